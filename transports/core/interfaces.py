@@ -27,7 +27,6 @@ __all__ = [
     "AddressesChanged",
     "ChannelBinding",
     "Connection",
-    "ConnectionHandler",
     "ConnectionListener",
     "ConnectionStatistics",
     "Host",
@@ -35,12 +34,10 @@ __all__ = [
     "MessagePipe",
     "Preface",
     "Priority",
-    "RawHandler",
     "RawListener",
     "RawTransport",
     "Side",
     "Stream",
-    "StreamHandler",
     "StreamStatistics",
     "Transport",
 ]
@@ -244,11 +241,6 @@ class Connection(Protocol):
         """This connection's counters."""
 
 
-StreamHandler = "Callable[[Stream], Awaitable[None]]"
-ConnectionHandler = "Callable[[Connection], Awaitable[None]]"
-RawHandler = "Callable[[ByteStream, Multiaddr], Awaitable[None]]"
-
-
 @runtime_checkable
 class Host(Protocol):
     """All that a transport or relay part may ask of its owner."""
@@ -320,9 +312,10 @@ class RawListener(AsyncResource, ABC):
     def addresses(self) -> tuple[Multiaddr, ...]:
         """The addresses bound, without /p2p."""
 
-    @abstractmethod
-    def changes(self) -> AsyncIterator[AddressesChanged]:
-        """Yield each change of `addresses` until the listener is closed."""
+    async def changes(self) -> AsyncIterator[AddressesChanged]:
+        """Yield each change of `addresses`; a listener whose addresses never change yields none."""
+        for change in ():
+            yield change
 
     @abstractmethod
     async def serve(self, handler: Callable[[ByteStream, Multiaddr], Awaitable[None]]) -> None:
@@ -362,6 +355,9 @@ class RawTransport(Protocol):
 
     @property
     def protocols(self) -> Sequence[str]:
+        """As in `Transport`."""
+
+    def attach(self, host: Host) -> None:
         """As in `Transport`."""
 
     def can_dial(self, addr: Multiaddr) -> bool:
