@@ -1,6 +1,6 @@
 """The interfaces that transports offer and that their owner offers to them.
 
-An address leads, through a `Transport`, to a `Connection`: secure, multiplexed, to one authenticated
+An address leads, through a `Transport`, to a `Connection`: secure, multiplexed, to one proven
 peer. It carries `Stream`s, and, where the path has them, `MessagePipe`s. What is here does not
 change when a transport is added.
 """

@@ -1,0 +1,1 @@
+"""Programs in other languages that the tests and the harness talk to."""

@@ -1,0 +1,1 @@
+"""What a user holds: the node, its protocols and its commands."""

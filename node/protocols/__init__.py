@@ -1,0 +1,1 @@
+"""The protocols every node speaks."""

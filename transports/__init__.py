@@ -1,0 +1,1 @@
+"""From an address to a secure, multiplexed connection to an authenticated peer."""

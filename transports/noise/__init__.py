@@ -1,0 +1,1 @@
+"""Noise XX, as libp2p uses it."""

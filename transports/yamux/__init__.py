@@ -1,0 +1,1 @@
+"""Yamux with priorities."""
