@@ -1,0 +1,206 @@
+"""How many bytes may be under way while something more urgent may want to pass.
+
+The queue that hurts is not in our own buffers but in the bottleneck and in the receiver's kernel.
+Markers (Yamux pings) are laid into the byte stream; the answer to one acknowledges, end to end,
+all that was written before it. From these come a delivery rate and a minimum round trip, and what
+is written but unacknowledged stays below rate x (minimum round trip + a little).
+
+A pure object. Call order: `written` for every record, `mark` when `marker_due`, `answered` for each
+answer; `room` says how much more may be written.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+# Below this the limit would be smaller than one full record, and bulk would stall between markers.
+MIN_LIMIT = 65536
+# Queueing that is accepted for the sake of throughput: covers the jitter of two event loops.
+QUEUE_TARGET = 0.003
+# While round trips show less queueing than this there is capacity left, and the limit grows by a
+# quarter a round trip (a slow start that overshoots by a quarter at the most).
+GROWTH_QUEUE = 0.0015
+GROWTH = 1.25
+# Distance between markers: an eighth of the limit tells the rate well, at most this many bytes.
+MAX_MARKER_DISTANCE = 65536
+MARKERS_PER_LIMIT = 8
+MAX_MARKERS = 8
+# The delivery rate is the best of this many round trips (as BBR's bandwidth filter).
+RATE_WINDOW = 10
+# A minimum round trip older than this is measured again, with the path half empty.
+MIN_RTT_AGE = 10.0
+# A round trip this far above the minimum, for so many round trips at the limit: not our queue.
+FOREIGN_QUEUE = 0.012
+FOREIGN_ROUNDS = 8
+RELEASE_TIME = 10.0
+# A marker unanswered for so long is taken for lost (some peers drop pongs when several wait).
+MARKER_TIMEOUT = 1.0
+
+
+class _Marker:
+    __slots__ = ("acknowledged", "acknowledged_at", "is_probe", "sent_at", "value", "written")
+
+    def __init__(self, value: int, written: int, sent_at: float) -> None:
+        self.value = value
+        self.written = written
+        self.sent_at = sent_at
+        self.acknowledged = 0
+        self.acknowledged_at = sent_at
+        self.is_probe = False
+
+
+class InFlightLimit:
+    """Bounds the bytes between this side's writes and the peer's reads; see the module."""
+
+    def __init__(self) -> None:
+        self.rate: float | None = None
+        self.min_rtt: float | None = None
+        self.is_active = False
+        self._min_rtt_at = -inf
+        self._written = 0
+        self._acknowledged = 0
+        self._acknowledged_at = 0.0
+        self._marked = 0
+        self._markers: deque[_Marker] = deque()
+        self._rates: deque[tuple[float, float]] = deque()
+        self._limit = float(MIN_LIMIT)
+        self._probing = False
+        self._released_until = -inf
+        self._queued_since: float | None = None
+
+    @property
+    def limit(self) -> float:
+        """Bytes that may be under way at once."""
+        return self._limit
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes written and not acknowledged by a marker yet."""
+        return self._written - self._acknowledged
+
+    def activate(self, now: float) -> None:
+        """Start to limit: what was written before is taken for acknowledged once a marker is."""
+        if not self.is_active:
+            self.is_active = True
+            self._markers.clear()
+            self._acknowledged = self._written
+            self._acknowledged_at = now
+            self._marked = self._written - MAX_MARKER_DISTANCE
+
+    def deactivate(self) -> None:
+        """Stop to limit; no markers are due until the next `activate`."""
+        self.is_active = False
+
+    def written(self, size: int) -> None:
+        """Account for `size` bytes that were handed to the path."""
+        self._written += size
+
+    def room(self, now: float) -> float:
+        """Bytes that may be written now; infinite while the limit is off."""
+        if not self.is_active or now < self._released_until:
+            return inf
+        return max(self._limit - self.in_flight, 0)
+
+    def marker_due(self) -> bool:
+        """Say whether the next bytes should be followed by a marker."""
+        if not self.is_active or len(self._markers) >= MAX_MARKERS:
+            return False
+        distance = min(self._limit / MARKERS_PER_LIMIT, MAX_MARKER_DISTANCE)
+        return self._written - self._marked >= distance
+
+    def mark(self, value: int, now: float) -> None:
+        """Note that a marker of this value follows all that was written so far."""
+        marker = _Marker(value, self._written, now)
+        if not self._markers and self._acknowledged == self._marked:
+            # The path was idle: the time since the last answer is not the path's doing.
+            self._acknowledged_at = now
+        marker.acknowledged = self._acknowledged
+        marker.acknowledged_at = self._acknowledged_at
+        marker.is_probe = self._probing and self.in_flight <= self._limit
+        self._marked = self._written
+        self._markers.append(marker)
+
+    def answered(self, value: int, now: float) -> None:
+        """Take the answer to a marker, and with it those of all markers before it."""
+        if not any(marker.value == value for marker in self._markers):
+            return
+        while (marker := self._markers.popleft()).value != value:
+            pass
+        self._acknowledged = marker.written
+        self._acknowledged_at = now
+        rtt = now - marker.sent_at
+        self.measured(rtt, now, is_probe=marker.is_probe)
+        elapsed = now - marker.acknowledged_at
+        delivered = marker.written - marker.acknowledged
+        if elapsed > 0 and delivered > 0:
+            self._add_rate(delivered / elapsed, now, rtt)
+        self._watch_queue(rtt, now)
+        self._update_limit(rtt, now)
+
+    def measured(self, rtt: float, now: float, *, is_probe: bool = False) -> None:
+        """Take a round trip measured by any ping; a probe's replaces an old minimum."""
+        if self.min_rtt is None or rtt <= self.min_rtt or is_probe:
+            self.min_rtt = rtt
+            self._min_rtt_at = now
+            self._probing = False
+
+    def next_timeout(self) -> float | None:
+        """When the oldest marker is taken for lost, or the release ends; None if neither."""
+        if not self.is_active or not self._markers:
+            return None
+        return self._markers[0].sent_at + self._marker_timeout()
+
+    def handle_timeout(self, now: float) -> None:
+        """Give up markers that went unanswered, so that new ones are laid."""
+        while self._markers and now >= self._markers[0].sent_at + self._marker_timeout():
+            self._markers.popleft()
+            self._marked = self._written - MAX_MARKER_DISTANCE
+
+    def frame_size(self, largest: int) -> int:
+        """Bytes of one frame: 2 ms of the path's rate, within 2 KiB and `largest`."""
+        return self._share(0.002, 2048, largest)
+
+    def record_size(self, largest: int) -> int:
+        """Bytes of one record: 4 ms of the path's rate, within 4 KiB and `largest`."""
+        return self._share(0.004, 4096, largest)
+
+    def _share(self, seconds: float, least: int, most: int) -> int:
+        if not self.is_active or self.rate is None:
+            return most
+        return int(min(max(self.rate * seconds, least), most))
+
+    def _marker_timeout(self) -> float:
+        return max(MARKER_TIMEOUT, 8 * (self.min_rtt or 0))
+
+    def _add_rate(self, rate: float, now: float, rtt: float) -> None:
+        rates = self._rates
+        while rates and rates[-1][1] <= rate:
+            rates.pop()
+        rates.append((now, rate))
+        horizon = now - RATE_WINDOW * max(rtt, self.min_rtt or rtt)
+        while rates[0][0] < horizon:
+            rates.popleft()
+        self.rate = rates[0][1]
+
+    def _watch_queue(self, rtt: float, now: float) -> None:
+        queued = rtt > (self.min_rtt or rtt) + FOREIGN_QUEUE
+        if not queued or self._probing:
+            self._queued_since = None
+        elif self._queued_since is None:
+            self._queued_since = now
+        elif now - self._queued_since > FOREIGN_ROUNDS * rtt:
+            self._released_until = now + RELEASE_TIME
+            self._queued_since = None
+
+    def _update_limit(self, rtt: float, now: float) -> None:
+        rate, min_rtt = self.rate, self.min_rtt
+        if rate is None or min_rtt is None:
+            return
+        if now - self._min_rtt_at > MIN_RTT_AGE:
+            self._probing = True
+        if self._probing:
+            self._limit = max(rate * min_rtt / 2, 4096)
+        else:
+            gain = GROWTH if rtt - min_rtt < GROWTH_QUEUE else 1.0
+            self._limit = max(rate * gain * (min_rtt + QUEUE_TARGET), MIN_LIMIT)

@@ -1,0 +1,123 @@
+"""Which stream sends the next frame: classes by deficit round robin, streams by new and old lists.
+
+A pure object that knows neither bytes nor time. Call order: `join` a flow while it has something
+to send, `next` to choose, then `charge` for the frame it sent; `leave` when it has nothing left.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .core.interfaces import Priority
+
+# Frames a class may send before the classes below it get theirs; the ratios are those of W3C's
+# RTCPriorityType (each level twice the one below).
+QUANTA = {Priority.HIGH: 8, Priority.MEDIUM: 4, Priority.LOW: 2, Priority.VERY_LOW: 1}
+CLASSES = tuple(QUANTA)
+RANK = {priority: rank for rank, priority in enumerate(CLASSES)}
+LOWEST_RANK = len(CLASSES) - 1
+
+
+class Flow:
+    """One sender's place in the schedule; `rank` 0 is the most urgent class."""
+
+    __slots__ = ("is_listed", "is_ready", "owner", "rank")
+
+    def __init__(self, owner: object, priority: Priority) -> None:
+        self.owner = owner
+        self.rank = RANK[priority]
+        self.is_ready = False
+        self.is_listed = False
+
+
+class _Class:
+    __slots__ = ("deficit", "new", "old", "quantum", "ready")
+
+    def __init__(self, quantum: int) -> None:
+        self.quantum = quantum
+        self.deficit = quantum
+        self.ready = 0
+        self.new: deque[Flow] = deque()
+        self.old: deque[Flow] = deque()
+
+    def head(self) -> Flow:
+        """The flow to serve; flows that ran dry leave by way of the old list (RFC 8290, 4.2)."""
+        new, old = self.new, self.old
+        while True:
+            flow = new[0] if new else old[0]
+            if flow.is_ready:
+                return flow
+            if new:
+                old.append(new.popleft())
+            else:
+                old.popleft().is_listed = False
+
+    def rotate(self) -> None:
+        """Let the head, which has just sent, queue up behind the others."""
+        self.old.append(self.new.popleft() if self.new else self.old.popleft())
+
+
+class Scheduler:
+    """Chooses flows so that urgent data waits for one frame and no class starves."""
+
+    __slots__ = ("_classes",)
+
+    def __init__(self) -> None:
+        self._classes = [_Class(quantum) for quantum in QUANTA.values()]
+
+    def join(self, flow: Flow) -> None:
+        """Say that the flow has something to send; a flow that comes back keeps its place."""
+        if flow.is_ready:
+            return
+        flow.is_ready = True
+        queue = self._classes[flow.rank]
+        queue.ready += 1
+        if not flow.is_listed:
+            flow.is_listed = True
+            queue.new.append(flow)
+
+    def leave(self, flow: Flow) -> None:
+        """Say that the flow has nothing to send."""
+        if flow.is_ready:
+            flow.is_ready = False
+            self._classes[flow.rank].ready -= 1
+
+    def move(self, flow: Flow, priority: Priority) -> None:
+        """Put the flow into another class; it starts there as a new one."""
+        rank = RANK[priority]
+        if rank == flow.rank:
+            return
+        was_ready = flow.is_ready
+        self.leave(flow)
+        if flow.is_listed:
+            queue = self._classes[flow.rank]
+            (queue.new if flow in queue.new else queue.old).remove(flow)
+            flow.is_listed = False
+        flow.rank = rank
+        if was_ready:
+            self.join(flow)
+
+    def next(self, lowest: int = LOWEST_RANK) -> Flow | None:
+        """Return the flow to send one frame, among the classes down to rank `lowest`."""
+        classes = self._classes
+        candidate = None
+        for queue in classes[: lowest + 1]:
+            if queue.ready:
+                if queue.deficit > 0:
+                    return queue.head()
+                candidate = candidate or queue
+        if candidate is None:
+            return None
+        for queue in classes:
+            queue.deficit = queue.quantum
+        return candidate.head()
+
+    def charge(self, flow: Flow) -> None:
+        """Account for the frame of the flow that `next` returned last."""
+        queue = self._classes[flow.rank]
+        queue.deficit -= 1
+        queue.rotate()
+        # Flows that ran dry are dropped when their turn comes, so that none piles up.
+        old = queue.old
+        while old and not old[0].is_ready:
+            old.popleft().is_listed = False

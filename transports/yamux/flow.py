@@ -1,0 +1,178 @@
+"""One Yamux stream's state and windows, and what unread data may cost; no frames, no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ..scheduler import Flow
+from .wire import INITIAL_WINDOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..core.interfaces import Priority
+
+# The most a stream's receive window grows to: 16 MiB carries 1 Gbit/s over 130 ms.
+MAX_RECEIVE_WINDOW = 16 * 2**20
+# A window doubles when half of it was used within so many minimum round trips ...
+GROWTH_ROUND_TRIPS = 4
+# ... but on a path shorter than this the event loops are the delay, not the path,
+SHORTEST_ROUND_TRIP = 0.0002
+# ... and only while the last doubling has made the stream faster by this factor.
+GROWTH_GAIN = 1.1
+# What `send` takes into the stream's queue beyond what was sent: enough to fill four records.
+SEND_QUEUE = 262_144
+# A stream closed by this side waits so long, in seconds, for the peer to finish, then is reset.
+LINGER = 30.0
+
+
+class NodeBudget:
+    """The unread bytes of all connections of a node, and whom to take from beyond the limit."""
+
+    __slots__ = ("_holders", "limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._holders: dict[object, Callable[[], int]] = {}
+
+    def join(self, holder: object, unread: Callable[[], int]) -> None:
+        """Count a connection from now on; `unread` tells what it holds."""
+        self._holders[holder] = unread
+
+    def leave(self, holder: object) -> None:
+        """Forget a connection that has ended, with what it holds."""
+        unread = self._holders.pop(holder, None)
+        if unread is not None:
+            self.used -= unread()
+
+    def victim(self) -> object | None:
+        """Return the holder of the most once the limit is passed, else None."""
+        if self.used <= self.limit or not self._holders:
+            return None
+        return max(self._holders, key=lambda holder: self._holders[holder]())
+
+
+class StreamState:
+    """What the machine knows of one stream; only the machine changes it.
+
+    `received` holds what the application has not taken, `queue` what it gave and was not sent.
+    """
+
+    __slots__ = (
+        "acked",
+        "bytes_received",
+        "bytes_sent",
+        "credit",
+        "discards",
+        "fin_queued",
+        "fin_sent",
+        "flags",
+        "flow",
+        "granted",
+        "id",
+        "is_remote",
+        "last_rate",
+        "opened_at",
+        "priority",
+        "queue",
+        "queued",
+        "received",
+        "remote_fin",
+        "reset_code",
+        "reset_remote",
+        "stalled",
+        "updated_at",
+        "window",
+    )
+
+    def __init__(self, stream_id: int, priority: Priority, now: float, *, is_remote: bool) -> None:
+        self.id = stream_id
+        self.priority = priority
+        self.is_remote = is_remote
+        self.flow = Flow(self, priority)
+        self.opened_at = now
+        self.flags = 0  # SYN or ACK, to ride on the next frame
+        self.acked = is_remote
+        # Sending.
+        self.queue: deque[memoryview] = deque()
+        self.queued = 0
+        self.credit = INITIAL_WINDOW
+        self.stalled = False  # `send` took less than it was given
+        self.fin_queued = False
+        self.fin_sent = False
+        self.bytes_sent = 0
+        # Receiving.
+        self.received = bytearray()
+        self.window = INITIAL_WINDOW
+        self.granted = INITIAL_WINDOW
+        self.updated_at = now
+        self.last_rate = 0.0
+        self.remote_fin = False
+        self.discards = False
+        self.bytes_received = 0
+        # The end.
+        self.reset_code: int | None = None
+        self.reset_remote = False
+
+    @property
+    def unread(self) -> int:
+        """Bytes received and not taken."""
+        return len(self.received)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether either direction can still carry bytes."""
+        return self.reset_code is None and not (self.fin_sent and self.remote_fin)
+
+    @property
+    def is_sendable(self) -> bool:
+        """Whether a data frame could be sent now."""
+        return self.queued > 0 and self.credit > 0
+
+    def take_frame(self, size: int) -> list[memoryview]:
+        """Remove exactly `size` queued bytes, as slices that are not copied."""
+        self.queued -= size
+        self.credit -= size
+        self.bytes_sent += size
+        queue = self.queue
+        head = queue[0]
+        if len(head) > size:
+            queue[0] = head[size:]
+            return [head[:size]]
+        parts = []
+        while size:
+            head = queue.popleft()
+            if len(head) > size:
+                queue.appendleft(head[size:])
+                head = head[:size]
+            parts.append(head)
+            size -= len(head)
+        return parts
+
+    def drop_queue(self) -> None:
+        """Forget what was given to send."""
+        self.queue.clear()
+        self.queued = 0
+
+    def replenish(self, now: float, round_trip_time: float | None, *, may_grow: bool) -> int:
+        """Return the credit to grant after a take, 0 if it is not worth a frame yet.
+
+        Grants once half the window was used, and doubles a window that is used up faster than
+        the path could refill it.
+        """
+        owed = self.window - self.granted - len(self.received)
+        if owed < self.window >> 1:
+            return 0
+        elapsed = now - self.updated_at
+        self.updated_at = now
+        if may_grow and round_trip_time is not None and self.window < MAX_RECEIVE_WINDOW:
+            horizon = GROWTH_ROUND_TRIPS * max(round_trip_time, SHORTEST_ROUND_TRIP)
+            rate = owed / max(elapsed, 1e-6)
+            if elapsed < horizon and rate > self.last_rate * GROWTH_GAIN:
+                self.last_rate = rate
+                owed += self.window
+                self.window *= 2
+        self.granted += owed
+        return owed

@@ -1,0 +1,660 @@
+"""Yamux as a state machine: no IO, no clock, no randomness.
+
+Call order: commands (`open_stream`, `send`, `take`, ...) at any time; `receive_data` with every
+plaintext that arrives; after either, `data_to_send` until it returns nothing; `handle_timeout` when
+`next_timeout` is due. Events are returned by the inputs. After a RemoteProtocolError the machine is
+dead: it sends its go-away and nothing else.
+
+Sending is pulled: `data_to_send` decides late, frame by frame, which stream goes next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import cast
+
+from ..core.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+from ..core.interfaces import Priority, Side
+from ..inflight import InFlightLimit
+from ..scheduler import LOWEST_RANK, RANK, Scheduler
+from .config import YamuxConfig
+from .events import (
+    DataReceived,
+    Event,
+    GoAwayReceived,
+    OpenResumed,
+    PongReceived,
+    SendResumed,
+    StreamFinished,
+    StreamOpened,
+    StreamWasReset,
+)
+from .flow import LINGER, SEND_QUEUE, NodeBudget, StreamState
+from .guard import FloodGuard
+from .wire import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    HEADER,
+    HEADER_SIZE,
+    INITIAL_WINDOW,
+    MAX_STREAM_ID,
+    MAX_WINDOW,
+    PING,
+    RST,
+    SYN,
+    VERSION,
+    WINDOW_UPDATE,
+    GoAwayCode,
+    go_away,
+    ping,
+    window_update,
+)
+
+# Four frames of this size, with headers, fill one Noise record of 65 519 bytes.
+LARGEST_FRAME = 16_367
+# Pongs and resets that may wait for the socket; beyond, reading waits too (see `is_congested`).
+MAX_CONTROL = 64
+
+
+class YamuxMachine:
+    """One session; see the module for the call order."""
+
+    def __init__(
+        self,
+        side: Side,
+        now: float,
+        *,
+        config: YamuxConfig | None = None,
+        budget: NodeBudget | None = None,
+    ) -> None:
+        self.side = side
+        self.config = config or YamuxConfig()
+        self.inflight = InFlightLimit()
+        self.streams: dict[int, StreamState] = {}
+        self.unread_bytes = 0
+        self.queued = 0
+        self.streams_opened = 0
+        self.streams_refused = 0
+        self.remote_go_away: int | None = None
+        self.last_received_at = now
+        self._budget = budget
+        self._grown = 0
+        self._guard = FloodGuard(now)
+        self._next_id = 1 if side is Side.DIALER else 2
+        self._inbound = 0
+        self._unacked = 0
+        self._open_waits = False
+        self._backlog = 0
+        self._open_by_rank = [0] * len(RANK)
+        self._highest_open = LOWEST_RANK
+        self._is_mixed = False
+        self._scheduler = Scheduler()
+        # Output: go-away first, then pongs and resets, then a frame for each stream that has
+        # credit to grant or a flag to send.
+        self._go_away: int | None = None
+        self._go_away_sent = False
+        self._dead = False
+        self._control: deque[bytes] = deque()
+        self._announce: dict[StreamState, int] = {}
+        self._events: list[Event] = []
+        # Input: a header that is not whole yet, and what is left of a body.
+        self._partial = b""
+        self._body_left = 0
+        self._body_stream: StreamState | None = None
+        self._body_flags = 0
+        # Pings: value -> when it was sent.
+        self._pings: dict[int, float] = {}
+        self._next_ping = 0
+        self._asked_at: float | None = None
+        self._keepalive_at = now + self.config.keepalive_interval
+        self._lingering: dict[StreamState, float] = {}
+
+    # Commands
+
+    @property
+    def can_open(self) -> bool:
+        """Whether few enough opened streams wait for the peer's acknowledgement."""
+        return self._unacked < self.config.max_unacknowledged
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether either side has said go-away, or the session is dead."""
+        return self._dead or self._go_away is not None or self.remote_go_away is not None
+
+    def open_stream(self, now: float, priority: Priority = Priority.MEDIUM) -> StreamState:
+        """Open a stream; its first frame says so.
+
+        Raises LimitExceeded when `can_open` is false (OpenResumed tells when it is again),
+        LocalProtocolError when the session ends.
+        """
+        if self.is_closing or self._next_id > MAX_STREAM_ID:
+            raise LocalProtocolError("the session is ending; no stream can be opened")
+        if not self.can_open:
+            self._open_waits = True
+            raise LimitExceeded(
+                "unacknowledged streams",
+                value=self._unacked,
+                limit=self.config.max_unacknowledged,
+                setting="yamux.max_unacknowledged",
+            )
+        stream = StreamState(self._next_id, priority, now, is_remote=False)
+        self._next_id += 2
+        self._unacked += 1
+        stream.flags = SYN
+        self._add(stream)
+        self._announce[stream] = 0
+        return stream
+
+    def accept(self, stream: StreamState) -> None:
+        """Acknowledge a stream that the peer opened."""
+        self._backlog -= 1
+        if stream.is_open:
+            stream.flags = ACK
+            self._announce.setdefault(stream, 0)
+
+    def send(self, stream: StreamState, data: memoryview) -> int:
+        """Queue bytes and return how many were taken; SendResumed tells when more are.
+
+        The memory behind `data` must not change. Raises LocalProtocolError after `finish`.
+        """
+        if stream.fin_queued or stream.reset_code is not None:
+            raise LocalProtocolError("the stream's sending side is closed")
+        room = SEND_QUEUE - stream.queued
+        if len(data) > room:
+            stream.stalled = True
+            data = data[:room]
+        if len(data):
+            stream.queue.append(data)
+            stream.queued += len(data)
+            self.queued += len(data)
+            if stream.credit > 0:
+                self._scheduler.join(stream.flow)
+        return len(data)
+
+    def finish(self, stream: StreamState) -> None:
+        """Close the sending direction after what is queued; harmless twice."""
+        if not stream.fin_queued and stream.reset_code is None:
+            stream.fin_queued = True
+            if not stream.queued:
+                self._announce.setdefault(stream, 0)
+
+    def take(self, stream: StreamState, max_bytes: int, now: float) -> bytes:
+        """Remove up to `max_bytes` received bytes, and grant credit when it is due."""
+        buffer = stream.received
+        if len(buffer) <= max_bytes:
+            data = bytes(buffer)
+            self._count(stream, -len(data))
+            # A new buffer gives the memory of a large one back.
+            stream.received = bytearray()
+        else:
+            data = bytes(memoryview(buffer)[:max_bytes])
+            self._count(stream, -max_bytes)
+            del buffer[:max_bytes]
+        if not stream.remote_fin and stream.reset_code is None:
+            may_grow = self._grown + stream.window <= self.config.receive_budget
+            credit = stream.replenish(now, self.inflight.min_rtt, may_grow=may_grow)
+            if credit:
+                self._announce[stream] = self._announce.get(stream, 0) + credit
+        return data
+
+    def unread(self, stream: StreamState, data: bytes) -> None:
+        """Put bytes back in front of those received; they cost no credit a second time."""
+        self._count(stream, len(data))
+        stream.received[:0] = data
+
+    def close(self, stream: StreamState, now: float) -> None:
+        """Finish sending, and drop what still comes in; the peer has `LINGER` seconds to finish."""
+        self.finish(stream)
+        self._drop_received(stream)
+        stream.discards = True
+        if stream.is_open and not stream.remote_fin:
+            self._lingering.setdefault(stream, now + LINGER)
+
+    def reset(self, stream: StreamState, code: int = 0) -> list[Event]:
+        """End both directions now, and say so to the peer unless it knows."""
+        self._drop_received(stream)
+        if not stream.is_open:
+            return []
+        if not stream.flags & SYN:
+            self._control.append(window_update(RST, stream.id, code))
+        return self._end(stream, code, remote=False)
+
+    def set_priority(self, stream: StreamState, priority: Priority) -> None:
+        """Move a stream into another class."""
+        if stream.id in self.streams:
+            self._count_open(stream.flow.rank, -1)
+            self._count_open(RANK[priority], 1)
+        stream.priority = priority
+        self._scheduler.move(stream.flow, priority)
+
+    def ping(self, now: float) -> int:
+        """Measure a round trip; PongReceived carries the value returned here.
+
+        Beyond `MAX_CONTROL` unanswered ones, the last of them serves again.
+        """
+        if len(self._pings) >= MAX_CONTROL:
+            return next(reversed(self._pings))
+        value = self._send_ping()
+        self._pings[value] = now
+        return value
+
+    def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
+        """Say go-away once what is queued has been sent; no stream opens from now on."""
+        if self._go_away is None:
+            self._go_away = code
+
+    def abort(self, code: int = GoAwayCode.NORMAL) -> None:
+        """Drop all that is queued; the go-away is the last thing sent."""
+        self.go_away(code)
+        self._dead = True
+
+    def shed(self) -> list[Event]:
+        """Reset the stream with the most unread bytes, of the lowest class that has any."""
+        holders = [stream for stream in self.streams.values() if stream.received]
+        if not holders:
+            return []
+        lowest = min(stream.priority for stream in holders)
+        return self.reset(max((s for s in holders if s.priority == lowest), key=_unread))
+
+    # Inputs
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """Take plaintext from the peer; empty data continues after congestion.
+
+        Raises RemoteProtocolError when the peer breaks the protocol; the machine is then dead.
+        """
+        if self._dead:
+            return []
+        events: list[Event] = []
+        self.last_received_at = now
+        try:
+            self._parse(data, now, events)
+            self._guard.check(now)
+        except RemoteProtocolError as error:
+            self.abort(error.code)
+            raise
+        while self._grown > self.config.receive_budget:
+            shed = self.shed()
+            if not shed:
+                break
+            events += shed
+        return events
+
+    def receive_eof(self) -> list[Event]:
+        """Take the end of the byte stream: every open stream is reset."""
+        self._dead = True
+        self._go_away_sent = True
+        events: list[Event] = []
+        for stream in list(self.streams.values()):
+            events += self._end(stream, 0, remote=True)
+        return events
+
+    def handle_timeout(self, now: float) -> list[Event]:
+        """Do what is due: keep-alive, lost markers, streams that linger.
+
+        Raises RemoteProtocolError when the peer has given no sign of life.
+        """
+        events: list[Event] = []
+        self.inflight.handle_timeout(now)
+        for stream, until in list(self._lingering.items()):
+            if until > now:
+                break
+            events += self.reset(stream)
+        if now >= self._keepalive_at:
+            self._keep_alive(now)
+        return events
+
+    # Outputs
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether so much control waits for the socket that the peer must not be read."""
+        return len(self._control) >= MAX_CONTROL
+
+    @property
+    def has_control(self) -> bool:
+        """Whether something is to be sent that must not wait for more."""
+        return bool(self._control or self._announce)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether nothing but a go-away is left to send."""
+        return not (self._control or self._announce or self.queued)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the go-away has been handed out, or none can be."""
+        return self._go_away_sent
+
+    def events(self) -> list[Event]:
+        """Return what `data_to_send` has caused since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def next_timeout(self) -> float:
+        """When `handle_timeout` is due."""
+        due = self._keepalive_at
+        marker = self.inflight.next_timeout()
+        if marker is not None and marker < due:
+            due = marker
+        if self._lingering:
+            due = min(due, next(iter(self._lingering.values())))
+        return due
+
+    def data_to_send(self, max_bytes: int, now: float) -> bytes:
+        """Return the plaintext of one record, at most `max_bytes` (>= 64) long; empty if none.
+
+        Control first, then frames as the scheduler picks them; it ends after its first HIGH frame.
+        """
+        if self._go_away is not None and not self._go_away_sent and (self._dead or self.is_flushed):
+            self._go_away_sent = True
+            return go_away(self._go_away)
+        if self._dead:
+            return b""
+        parts: list[bytes | memoryview] = []
+        inflight = self.inflight
+        if self._is_mixed != inflight.is_active:
+            if self._is_mixed:
+                inflight.activate(now)
+            else:
+                inflight.deactivate()
+        if inflight.is_active and inflight.marker_due():
+            inflight.mark(self._send_ping(), now)
+        size = self._put_control(parts, max_bytes)
+        if inflight.is_active:
+            lowest = LOWEST_RANK if inflight.room(now) > 0 else self._highest_open
+            largest = inflight.frame_size(LARGEST_FRAME)
+            max_bytes = min(inflight.record_size(max_bytes), max_bytes)
+            size = self._put_frames(parts, size, max_bytes, largest, lowest)
+        else:
+            size = self._put_frames(parts, size, max_bytes, LARGEST_FRAME, LOWEST_RANK)
+        if not parts:
+            return b""
+        inflight.written(size)
+        return b"".join(parts)
+
+    # Sending
+
+    def _put_control(self, parts: list[bytes | memoryview], room: int) -> int:
+        """Pongs and resets, then window updates and flags that have no data to ride on."""
+        size = 0
+        control = self._control
+        while control and size + HEADER_SIZE <= room:
+            parts.append(control.popleft())
+            size += HEADER_SIZE
+        announce = self._announce
+        while announce and size + 2 * HEADER_SIZE <= room:
+            stream = next(iter(announce))
+            credit = announce.pop(stream)
+            if stream.reset_code is not None:
+                continue
+            if credit or (stream.flags and not stream.is_sendable):
+                parts.append(window_update(stream.flags, stream.id, credit))
+                stream.flags = 0
+                size += HEADER_SIZE
+            if stream.fin_queued and not stream.queued and not stream.fin_sent:
+                parts.append(window_update(FIN, stream.id, 0))
+                size += HEADER_SIZE
+                self._sent_fin(stream)
+        return size
+
+    def _put_frames(
+        self,
+        parts: list[bytes | memoryview],
+        size: int,
+        max_bytes: int,
+        largest: int,
+        lowest: int,
+    ) -> int:
+        scheduler = self._scheduler
+        while (room := max_bytes - size - HEADER_SIZE) > 0:
+            flow = scheduler.next(lowest)
+            if flow is None:
+                break
+            stream = cast("StreamState", flow.owner)
+            length = min(largest, room, stream.queued, stream.credit)
+            parts.append(HEADER.pack(VERSION, DATA, stream.flags, stream.id, length))
+            stream.flags = 0
+            parts += stream.take_frame(length)
+            size += HEADER_SIZE + length
+            self.queued -= length
+            self._guard.exchanged += 1
+            scheduler.charge(flow)
+            if not stream.queued or not stream.credit:
+                scheduler.leave(flow)
+            if stream.stalled and stream.queued <= SEND_QUEUE // 2:
+                stream.stalled = False
+                self._events.append(SendResumed(stream))
+            if stream.fin_queued and not stream.queued:
+                # A FIN is a frame of its own: js drops the payload of one that has both.
+                self._announce.setdefault(stream, 0)
+            if flow.rank == 0:
+                break
+        if self._announce:
+            size += self._put_control(parts, max_bytes - size)
+        return size
+
+    def _send_ping(self) -> int:
+        value = self._next_ping
+        self._next_ping = (value + 1) & 0xFFFF_FFFF
+        self._control.append(ping(SYN, value))
+        return value
+
+    def _sent_fin(self, stream: StreamState) -> None:
+        stream.fin_sent = True
+        if stream.remote_fin:
+            self._remove(stream)
+
+    def _keep_alive(self, now: float) -> None:
+        config = self.config
+        asked_at = self._asked_at
+        if asked_at is not None and self.last_received_at < asked_at:
+            self.abort(GoAwayCode.INTERNAL_ERROR)
+            silence = now - self.last_received_at
+            raise RemoteProtocolError(
+                f"the peer has been silent for {silence:.0f} s (setting: yamux.keepalive_timeout)",
+                GoAwayCode.INTERNAL_ERROR,
+            )
+        if now - self.last_received_at < config.keepalive_interval:
+            self._asked_at = None
+            self._keepalive_at = self.last_received_at + config.keepalive_interval
+        else:
+            self._asked_at = now
+            self.ping(now)
+            self._keepalive_at = now + config.keepalive_timeout
+
+    # Receiving
+
+    def _parse(self, data: bytes, now: float, events: list[Event]) -> None:
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        view = memoryview(data)
+        offset, end = 0, len(data)
+        while True:
+            if self._body_left:
+                length = min(self._body_left, end - offset)
+                self._deliver(view[offset : offset + length], events)
+                offset += length
+                if self._body_left:
+                    return
+            if end - offset < HEADER_SIZE or len(self._control) >= MAX_CONTROL:
+                self._partial = bytes(view[offset:])
+                return
+            version, kind, flags, stream_id, length = HEADER.unpack_from(data, offset)
+            offset += HEADER_SIZE
+            if version != VERSION:
+                raise RemoteProtocolError(f"yamux version {version} instead of {VERSION}")
+            if kind <= WINDOW_UPDATE:
+                self._receive_frame(kind, flags, stream_id, length, now, events)
+            elif kind == PING:
+                self._receive_ping(flags, length, now, events)
+            elif kind == GO_AWAY:
+                self.remote_go_away = length
+                events.append(GoAwayReceived(length))
+            else:
+                raise RemoteProtocolError(f"unknown yamux frame type {kind}")
+
+    def _receive_frame(
+        self, kind: int, flags: int, stream_id: int, length: int, now: float, events: list[Event]
+    ) -> None:
+        if flags & SYN:
+            stream = self._receive_syn(stream_id, now, events)
+        else:
+            stream = self.streams.get(stream_id)
+            if stream is None and not stream_id:
+                raise RemoteProtocolError("a data frame or window update for stream 0")
+        if flags & ACK and stream is not None and not stream.acked:
+            self._receive_ack(stream, events)
+        if kind == DATA and length:
+            self._begin_body(stream, flags, length)
+            return
+        if not flags:
+            self._guard.control += 1
+        if stream is not None:
+            if kind == WINDOW_UPDATE and not flags & RST:
+                self._receive_credit(stream, length)
+            if flags & (FIN | RST):
+                self._receive_end(stream, flags, length, events)
+
+    def _begin_body(self, stream: StreamState | None, flags: int, length: int) -> None:
+        if stream is not None:
+            if length > stream.granted:
+                raise RemoteProtocolError(
+                    f"{length} bytes on stream {stream.id}, which has credit for {stream.granted}"
+                )
+            stream.granted -= length
+        self._guard.exchanged += 1
+        self._body_left, self._body_stream, self._body_flags = length, stream, flags
+
+    def _receive_syn(self, stream_id: int, now: float, events: list[Event]) -> StreamState | None:
+        if not stream_id or stream_id % 2 == self._next_id % 2:
+            raise RemoteProtocolError(f"stream {stream_id} has the parity of this side's streams")
+        if stream_id in self.streams:
+            raise RemoteProtocolError(f"stream {stream_id} is open already")
+        config = self.config
+        if (
+            self._inbound >= config.max_inbound_streams
+            or self._backlog >= config.accept_backlog
+            or self._go_away is not None
+        ):
+            self.streams_refused += 1
+            self._control.append(window_update(RST, stream_id, 0))
+            return None
+        stream = StreamState(stream_id, Priority.MEDIUM, now, is_remote=True)
+        self._backlog += 1
+        self._inbound += 1
+        self._add(stream)
+        events.append(StreamOpened(stream))
+        return stream
+
+    def _receive_ack(self, stream: StreamState, events: list[Event]) -> None:
+        stream.acked = True
+        self._unacked -= 1
+        if self._open_waits and self.can_open:
+            self._open_waits = False
+            events.append(OpenResumed())
+
+    def _receive_credit(self, stream: StreamState, credit: int) -> None:
+        stream.credit += credit
+        if stream.credit > MAX_WINDOW:
+            raise RemoteProtocolError(f"stream {stream.id} was granted more than 2^32 bytes")
+        if stream.queued:
+            self._scheduler.join(stream.flow)
+
+    def _receive_end(self, stream: StreamState, flags: int, code: int, events: list[Event]) -> None:
+        if flags & RST:
+            if stream.is_remote:
+                self._guard.resets += 1
+            events += self._end(stream, code, remote=True)
+        elif not stream.remote_fin:
+            stream.remote_fin = True
+            self._lingering.pop(stream, None)
+            events.append(StreamFinished(stream))
+            if stream.fin_sent:
+                self._remove(stream)
+
+    def _receive_ping(self, flags: int, value: int, now: float, events: list[Event]) -> None:
+        self._guard.control += 1
+        if flags == SYN:
+            self._control.append(ping(ACK, value))
+        elif flags == ACK:
+            sent_at = self._pings.pop(value, None)
+            if sent_at is None:
+                self.inflight.answered(value, now)
+            else:
+                self.inflight.measured(now - sent_at, now)
+                events.append(PongReceived(value, now - sent_at))
+        else:
+            raise RemoteProtocolError(f"a ping with flags {flags}")
+
+    def _deliver(self, body: memoryview, events: list[Event]) -> None:
+        length = len(body)
+        self._body_left -= length
+        stream = self._body_stream
+        if stream is None:
+            return
+        if length and stream.reset_code is None and not stream.discards:
+            if not stream.received:
+                events.append(DataReceived(stream))
+            self._count(stream, length)
+            stream.received += body
+            stream.bytes_received += length
+        if not self._body_left:
+            self._body_stream = None
+            if self._body_flags & (FIN | RST) and stream.is_open:
+                self._receive_end(stream, self._body_flags, 0, events)
+
+    # The table
+
+    def _add(self, stream: StreamState) -> None:
+        self.streams[stream.id] = stream
+        self.streams_opened += 1
+        self._count_open(stream.flow.rank, 1)
+
+    def _remove(self, stream: StreamState) -> None:
+        del self.streams[stream.id]
+        self._count_open(stream.flow.rank, -1)
+        self._lingering.pop(stream, None)
+        self._announce.pop(stream, None)
+        if stream.is_remote:
+            self._inbound -= 1
+        elif not stream.acked:
+            self._receive_ack(stream, self._events)
+
+    def _end(self, stream: StreamState, code: int, *, remote: bool) -> list[Event]:
+        stream.reset_code = code
+        stream.reset_remote = remote
+        self.queued -= stream.queued
+        stream.drop_queue()
+        self._drop_received(stream)
+        self._scheduler.leave(stream.flow)
+        self._remove(stream)
+        return [StreamWasReset(stream)]
+
+    def _drop_received(self, stream: StreamState) -> None:
+        self._count(stream, -len(stream.received))
+        stream.received = bytearray()
+
+    def _count(self, stream: StreamState, change: int) -> None:
+        """Account for unread bytes, before the buffer changes; growth is what exceeds 256 KiB."""
+        before = len(stream.received)
+        after = before + change
+        if before > INITIAL_WINDOW or after > INITIAL_WINDOW:
+            self._grown += max(after, INITIAL_WINDOW) - max(before, INITIAL_WINDOW)
+        self.unread_bytes += change
+        if self._budget is not None:
+            self._budget.used += change
+
+    def _count_open(self, rank: int, change: int) -> None:
+        by_rank = self._open_by_rank
+        by_rank[rank] += change
+        ranks = [rank for rank, count in enumerate(by_rank) if count]
+        self._highest_open = ranks[0] if ranks else LOWEST_RANK
+        self._is_mixed = len(ranks) > 1
+
+
+def _unread(stream: StreamState) -> int:
+    return len(stream.received)
