@@ -75,6 +75,8 @@ class StreamState:
         "is_remote",
         "last_rate",
         "opened_at",
+        "owner",
+        "owner",
         "priority",
         "queue",
         "queued",
@@ -93,6 +95,8 @@ class StreamState:
         self.is_remote = is_remote
         self.flow = Flow(self, priority)
         self.opened_at = now
+        self.owner: object = None  # the driver's stream
+        self.owner: object = None  # the driver's stream
         self.flags = 0  # SYN or ACK, to ride on the next frame
         self.acked = is_remote
         # Sending.

@@ -16,7 +16,7 @@ from typing import cast
 from ..core.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 from ..core.interfaces import Priority, Side
 from ..inflight import InFlightLimit
-from ..scheduler import LOWEST_RANK, RANK, Scheduler
+from ..scheduler import LOWEST_RANK, Scheduler
 from .config import YamuxConfig
 from .events import (
     DataReceived,
@@ -31,6 +31,8 @@ from .events import (
 )
 from .flow import LINGER, SEND_QUEUE, NodeBudget, StreamState
 from .guard import FloodGuard
+from .keepalive import KeepAlive
+from .table import StreamTable
 from .wire import (
     ACK,
     DATA,
@@ -38,7 +40,6 @@ from .wire import (
     GO_AWAY,
     HEADER,
     HEADER_SIZE,
-    INITIAL_WINDOW,
     MAX_STREAM_ID,
     MAX_WINDOW,
     PING,
@@ -72,24 +73,16 @@ class YamuxMachine:
         self.side = side
         self.config = config or YamuxConfig()
         self.inflight = InFlightLimit()
-        self.streams: dict[int, StreamState] = {}
-        self.unread_bytes = 0
+        self._table = StreamTable(budget)
+        self.streams = self._table.streams  # open ones, by id
         self.queued = 0
-        self.streams_opened = 0
         self.streams_refused = 0
         self.remote_go_away: int | None = None
         self.last_received_at = now
-        self._budget = budget
-        self._grown = 0
         self._guard = FloodGuard(now)
         self._next_id = 1 if side is Side.DIALER else 2
-        self._inbound = 0
-        self._unacked = 0
         self._open_waits = False
         self._backlog = 0
-        self._open_by_rank = [0] * len(RANK)
-        self._highest_open = LOWEST_RANK
-        self._is_mixed = False
         self._scheduler = Scheduler()
         # Output: go-away first, then pongs and resets, then a frame for each stream that has
         # credit to grant or a flag to send.
@@ -107,16 +100,24 @@ class YamuxMachine:
         # Pings: value -> when it was sent.
         self._pings: dict[int, float] = {}
         self._next_ping = 0
-        self._asked_at: float | None = None
-        self._keepalive_at = now + self.config.keepalive_interval
-        self._lingering: dict[StreamState, float] = {}
+        self._keepalive = KeepAlive(now, self.config)
 
     # Commands
 
     @property
+    def streams_opened(self) -> int:
+        """Streams of either side's making since the start."""
+        return self._table.opened
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of all streams received and not taken."""
+        return self._table.unread
+
+    @property
     def can_open(self) -> bool:
         """Whether few enough opened streams wait for the peer's acknowledgement."""
-        return self._unacked < self.config.max_unacknowledged
+        return self._table.unacknowledged < self.config.max_unacknowledged
 
     @property
     def is_closing(self) -> bool:
@@ -135,15 +136,14 @@ class YamuxMachine:
             self._open_waits = True
             raise LimitExceeded(
                 "unacknowledged streams",
-                value=self._unacked,
+                value=self._table.unacknowledged,
                 limit=self.config.max_unacknowledged,
                 setting="yamux.max_unacknowledged",
             )
         stream = StreamState(self._next_id, priority, now, is_remote=False)
         self._next_id += 2
-        self._unacked += 1
         stream.flags = SYN
-        self._add(stream)
+        self._table.add(stream)
         self._announce[stream] = 0
         return stream
 
@@ -185,15 +185,15 @@ class YamuxMachine:
         buffer = stream.received
         if len(buffer) <= max_bytes:
             data = bytes(buffer)
-            self._count(stream, -len(data))
+            self._table.count(stream, -len(data))
             # A new buffer gives the memory of a large one back.
             stream.received = bytearray()
         else:
             data = bytes(memoryview(buffer)[:max_bytes])
-            self._count(stream, -max_bytes)
+            self._table.count(stream, -max_bytes)
             del buffer[:max_bytes]
         if not stream.remote_fin and stream.reset_code is None:
-            may_grow = self._grown + stream.window <= self.config.receive_budget
+            may_grow = self._table.grown + stream.window <= self.config.receive_budget
             credit = stream.replenish(now, self.inflight.min_rtt, may_grow=may_grow)
             if credit:
                 self._announce[stream] = self._announce.get(stream, 0) + credit
@@ -201,7 +201,7 @@ class YamuxMachine:
 
     def unread(self, stream: StreamState, data: bytes) -> None:
         """Put bytes back in front of those received; they cost no credit a second time."""
-        self._count(stream, len(data))
+        self._table.count(stream, len(data))
         stream.received[:0] = data
 
     def close(self, stream: StreamState, now: float) -> None:
@@ -210,7 +210,7 @@ class YamuxMachine:
         self._drop_received(stream)
         stream.discards = True
         if stream.is_open and not stream.remote_fin:
-            self._lingering.setdefault(stream, now + LINGER)
+            self._table.lingering.setdefault(stream, now + LINGER)
 
     def reset(self, stream: StreamState, code: int = 0) -> list[Event]:
         """End both directions now, and say so to the peer unless it knows."""
@@ -223,9 +223,7 @@ class YamuxMachine:
 
     def set_priority(self, stream: StreamState, priority: Priority) -> None:
         """Move a stream into another class."""
-        if stream.id in self.streams:
-            self._count_open(stream.flow.rank, -1)
-            self._count_open(RANK[priority], 1)
+        self._table.reclassify(stream, priority)
         stream.priority = priority
         self._scheduler.move(stream.flow, priority)
 
@@ -252,11 +250,8 @@ class YamuxMachine:
 
     def shed(self) -> list[Event]:
         """Reset the stream with the most unread bytes, of the lowest class that has any."""
-        holders = [stream for stream in self.streams.values() if stream.received]
-        if not holders:
-            return []
-        lowest = min(stream.priority for stream in holders)
-        return self.reset(max((s for s in holders if s.priority == lowest), key=_unread))
+        worst = self._table.fattest()
+        return [] if worst is None else self.reset(worst)
 
     # Inputs
 
@@ -275,7 +270,7 @@ class YamuxMachine:
         except RemoteProtocolError as error:
             self.abort(error.code)
             raise
-        while self._grown > self.config.receive_budget:
+        while self._table.grown > self.config.receive_budget:
             shed = self.shed()
             if not shed:
                 break
@@ -285,7 +280,6 @@ class YamuxMachine:
     def receive_eof(self) -> list[Event]:
         """Take the end of the byte stream: every open stream is reset."""
         self._dead = True
-        self._go_away_sent = True
         events: list[Event] = []
         for stream in list(self.streams.values()):
             events += self._end(stream, 0, remote=True)
@@ -298,12 +292,17 @@ class YamuxMachine:
         """
         events: list[Event] = []
         self.inflight.handle_timeout(now)
-        for stream, until in list(self._lingering.items()):
+        for stream, until in list(self._table.lingering.items()):
             if until > now:
                 break
             events += self.reset(stream)
-        if now >= self._keepalive_at:
-            self._keep_alive(now)
+        if now >= self._keepalive.due:
+            try:
+                if self._keepalive.check(now, self.last_received_at):
+                    self.ping(now)
+            except RemoteProtocolError as error:
+                self.abort(error.code)
+                raise
         return events
 
     # Outputs
@@ -325,8 +324,8 @@ class YamuxMachine:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the go-away has been handed out, or none can be."""
-        return self._go_away_sent
+        """Whether nothing will ever be sent again: the go-away is out, or the path is gone."""
+        return self._go_away_sent or (self._dead and self._go_away is None)
 
     def events(self) -> list[Event]:
         """Return what `data_to_send` has caused since the last call."""
@@ -335,12 +334,12 @@ class YamuxMachine:
 
     def next_timeout(self) -> float:
         """When `handle_timeout` is due."""
-        due = self._keepalive_at
+        due = self._keepalive.due
         marker = self.inflight.next_timeout()
         if marker is not None and marker < due:
             due = marker
-        if self._lingering:
-            due = min(due, next(iter(self._lingering.values())))
+        if self._table.lingering:
+            due = min(due, next(iter(self._table.lingering.values())))
         return due
 
     def data_to_send(self, max_bytes: int, now: float) -> bytes:
@@ -355,8 +354,8 @@ class YamuxMachine:
             return b""
         parts: list[bytes | memoryview] = []
         inflight = self.inflight
-        if self._is_mixed != inflight.is_active:
-            if self._is_mixed:
+        if self._table.is_mixed != inflight.is_active:
+            if self._table.is_mixed:
                 inflight.activate(now)
             else:
                 inflight.deactivate()
@@ -364,7 +363,7 @@ class YamuxMachine:
             inflight.mark(self._send_ping(), now)
         size = self._put_control(parts, max_bytes)
         if inflight.is_active:
-            lowest = LOWEST_RANK if inflight.room(now) > 0 else self._highest_open
+            lowest = LOWEST_RANK if inflight.room(now) > 0 else self._table.highest_open
             largest = inflight.frame_size(LARGEST_FRAME)
             max_bytes = min(inflight.record_size(max_bytes), max_bytes)
             size = self._put_frames(parts, size, max_bytes, largest, lowest)
@@ -447,24 +446,6 @@ class YamuxMachine:
         if stream.remote_fin:
             self._remove(stream)
 
-    def _keep_alive(self, now: float) -> None:
-        config = self.config
-        asked_at = self._asked_at
-        if asked_at is not None and self.last_received_at < asked_at:
-            self.abort(GoAwayCode.INTERNAL_ERROR)
-            silence = now - self.last_received_at
-            raise RemoteProtocolError(
-                f"the peer has been silent for {silence:.0f} s (setting: yamux.keepalive_timeout)",
-                GoAwayCode.INTERNAL_ERROR,
-            )
-        if now - self.last_received_at < config.keepalive_interval:
-            self._asked_at = None
-            self._keepalive_at = self.last_received_at + config.keepalive_interval
-        else:
-            self._asked_at = now
-            self.ping(now)
-            self._keepalive_at = now + config.keepalive_timeout
-
     # Receiving
 
     def _parse(self, data: bytes, now: float, events: list[Event]) -> None:
@@ -506,8 +487,9 @@ class YamuxMachine:
             stream = self.streams.get(stream_id)
             if stream is None and not stream_id:
                 raise RemoteProtocolError("a data frame or window update for stream 0")
-        if flags & ACK and stream is not None and not stream.acked:
-            self._receive_ack(stream, events)
+        if flags & ACK and stream is not None:
+            self._table.acknowledge(stream)
+            self._resume_opening(events)
         if kind == DATA and length:
             self._begin_body(stream, flags, length)
             return
@@ -536,7 +518,7 @@ class YamuxMachine:
             raise RemoteProtocolError(f"stream {stream_id} is open already")
         config = self.config
         if (
-            self._inbound >= config.max_inbound_streams
+            self._table.inbound >= config.max_inbound_streams
             or self._backlog >= config.accept_backlog
             or self._go_away is not None
         ):
@@ -545,17 +527,9 @@ class YamuxMachine:
             return None
         stream = StreamState(stream_id, Priority.MEDIUM, now, is_remote=True)
         self._backlog += 1
-        self._inbound += 1
-        self._add(stream)
+        self._table.add(stream)
         events.append(StreamOpened(stream))
         return stream
-
-    def _receive_ack(self, stream: StreamState, events: list[Event]) -> None:
-        stream.acked = True
-        self._unacked -= 1
-        if self._open_waits and self.can_open:
-            self._open_waits = False
-            events.append(OpenResumed())
 
     def _receive_credit(self, stream: StreamState, credit: int) -> None:
         stream.credit += credit
@@ -571,7 +545,7 @@ class YamuxMachine:
             events += self._end(stream, code, remote=True)
         elif not stream.remote_fin:
             stream.remote_fin = True
-            self._lingering.pop(stream, None)
+            self._table.lingering.pop(stream, None)
             events.append(StreamFinished(stream))
             if stream.fin_sent:
                 self._remove(stream)
@@ -599,7 +573,7 @@ class YamuxMachine:
         if length and stream.reset_code is None and not stream.discards:
             if not stream.received:
                 events.append(DataReceived(stream))
-            self._count(stream, length)
+            self._table.count(stream, length)
             stream.received += body
             stream.bytes_received += length
         if not self._body_left:
@@ -607,22 +581,10 @@ class YamuxMachine:
             if self._body_flags & (FIN | RST) and stream.is_open:
                 self._receive_end(stream, self._body_flags, 0, events)
 
-    # The table
-
-    def _add(self, stream: StreamState) -> None:
-        self.streams[stream.id] = stream
-        self.streams_opened += 1
-        self._count_open(stream.flow.rank, 1)
-
     def _remove(self, stream: StreamState) -> None:
-        del self.streams[stream.id]
-        self._count_open(stream.flow.rank, -1)
-        self._lingering.pop(stream, None)
+        self._table.remove(stream)
         self._announce.pop(stream, None)
-        if stream.is_remote:
-            self._inbound -= 1
-        elif not stream.acked:
-            self._receive_ack(stream, self._events)
+        self._resume_opening(self._events)
 
     def _end(self, stream: StreamState, code: int, *, remote: bool) -> list[Event]:
         stream.reset_code = code
@@ -635,26 +597,10 @@ class YamuxMachine:
         return [StreamWasReset(stream)]
 
     def _drop_received(self, stream: StreamState) -> None:
-        self._count(stream, -len(stream.received))
+        self._table.count(stream, -len(stream.received))
         stream.received = bytearray()
 
-    def _count(self, stream: StreamState, change: int) -> None:
-        """Account for unread bytes, before the buffer changes; growth is what exceeds 256 KiB."""
-        before = len(stream.received)
-        after = before + change
-        if before > INITIAL_WINDOW or after > INITIAL_WINDOW:
-            self._grown += max(after, INITIAL_WINDOW) - max(before, INITIAL_WINDOW)
-        self.unread_bytes += change
-        if self._budget is not None:
-            self._budget.used += change
-
-    def _count_open(self, rank: int, change: int) -> None:
-        by_rank = self._open_by_rank
-        by_rank[rank] += change
-        ranks = [rank for rank, count in enumerate(by_rank) if count]
-        self._highest_open = ranks[0] if ranks else LOWEST_RANK
-        self._is_mixed = len(ranks) > 1
-
-
-def _unread(stream: StreamState) -> int:
-    return len(stream.received)
+    def _resume_opening(self, events: list[Event]) -> None:
+        if self._open_waits and self.can_open:
+            self._open_waits = False
+            events.append(OpenResumed())

@@ -1,0 +1,216 @@
+"""TCP: byte streams to /ip4|ip6|dns*/tcp addresses."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .core.errors import AddressError, DialError
+from .core.interfaces import RawListener
+from .core.multiaddr import Multiaddr
+from .sockets import SocketStream
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from anyio.abc import ByteStream
+
+    from .core.interfaces import Host
+
+logger = logging.getLogger(__name__)
+
+# As many connections may wait for `accept` as the kernel allows; it caps the number itself.
+BACKLOG = 1024
+# Seconds to wait after the process ran out of file descriptors.
+EXHAUSTED_PAUSE = 0.1
+# What the kernel may hold unsent: enough to keep it busy, little enough to choose late.
+NOTSENT_LOWAT = 16_384
+_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_FAMILIES = {
+    "ip4": socket.AF_INET,
+    "ip6": socket.AF_INET6,
+    "dns": socket.AF_UNSPEC,
+    "dns4": socket.AF_INET,
+    "dns6": socket.AF_INET6,
+}
+
+
+_Target = tuple[str, int] | tuple[str, int, int, int]
+
+
+class TcpTransport:
+    """TCP as a raw transport; `reuse_port` dials from the port it listens on (hole punching)."""
+
+    protocols: Sequence[str] = ("tcp",)
+
+    def __init__(self, *, reuse_port: bool = False) -> None:
+        self._reuse_port = reuse_port
+        self._listening: list[tuple[socket.AddressFamily, str, int]] = []
+
+    def attach(self, host: Host) -> None:
+        """Learn the owner; TCP needs nothing of it."""
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """Say whether this is a TCP address, with or without /p2p at its end."""
+        names = [name for name in addr.names if name != "ip6zone"]
+        return (
+            len(names) >= 2
+            and names[0] in _FAMILIES
+            and names[1] == "tcp"
+            and names[2:] in ([], ["p2p"])
+        )
+
+    async def dial_raw(self, addr: Multiaddr) -> ByteStream:
+        """Connect, to each address a name stands for in turn; raises DialError."""
+        error: OSError | None = None
+        try:
+            targets = await _resolve(addr)
+        except OSError as problem:
+            raise DialError(f"{addr.host} cannot be resolved: {problem.strerror}") from problem
+        for family, target in targets:
+            try:
+                return await self._connect(family, target)
+            except OSError as problem:
+                error = problem
+        reason = (error.strerror or str(error)) if error else "the name has no address"
+        raise DialError(f"cannot connect to {addr}: {reason}") from error
+
+    async def listen_raw(self, addr: Multiaddr) -> TcpListener:
+        """Bind an address; port 0 picks a free one.
+
+        Raises AddressError if it is no TCP address with an IP, OSError if it cannot be bound.
+        """
+        if not self.can_dial(addr) or addr.ip is None or addr.port is None:
+            raise AddressError(f"{addr} is not an address to listen on by TCP")
+        family = _FAMILIES[addr.components[-2 if addr.peer_id is None else -3].name]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(0)
+            if sys.platform != "win32":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self._reuse_port:
+                _reuse_port(sock)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(_socket_address(addr))
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            raise OSError(error.errno, f"cannot listen on {addr}: {error.strerror}") from error
+        host, port = sock.getsockname()[:2]
+        self._listening.append((family, host, port))
+        return TcpListener(sock)
+
+    async def _connect(
+        self, family: socket.AddressFamily, target: tuple[object, ...]
+    ) -> ByteStream:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(0)
+            if self._reuse_port:
+                self._bind_to_listener(sock, family)
+            code = sock.connect_ex(target)
+            if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
+                await anyio.wait_writable(sock)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+            return _stream(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _bind_to_listener(self, sock: socket.socket, family: socket.AddressFamily) -> None:
+        for listening, host, port in self._listening:
+            if listening == family:
+                _reuse_port(sock)
+                sock.bind((host, port))
+                return
+
+
+class TcpListener(RawListener):
+    """A listening socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._closed = False
+        self._address = _multiaddr(sock.getsockname())
+
+    @property
+    def addresses(self) -> tuple[Multiaddr, ...]:
+        """The address bound, its port filled in."""
+        return (self._address,)
+
+    async def serve(self, handler: Callable[[ByteStream, Multiaddr], Awaitable[None]]) -> None:
+        """Run `handler` in a task for every connection that comes in, until closed."""
+        async with anyio.create_task_group() as tasks:
+            while not self._closed:
+                try:
+                    sock, address = self._socket.accept()
+                except BlockingIOError:
+                    try:
+                        await anyio.wait_readable(self._socket)
+                    except anyio.ClosedResourceError:
+                        break
+                except OSError as error:
+                    if self._closed:
+                        break
+                    if error.errno in _EXHAUSTED:
+                        logger.warning("cannot accept on %s: %s", self._address, error.strerror)
+                        await anyio.sleep(EXHAUSTED_PAUSE)
+                    # Else the peer gave up while it waited in the backlog.
+                else:
+                    sock.settimeout(0)
+                    tasks.start_soon(handler, _stream(sock), _multiaddr(address))
+
+    async def aclose(self) -> None:
+        """Stop listening; connections that came in stay."""
+        if not self._closed:
+            self._closed = True
+            anyio.notify_closing(self._socket)
+            self._socket.close()
+
+
+def _stream(sock: socket.socket) -> SocketStream:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if _TCP_NOTSENT_LOWAT is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+    return SocketStream(sock)
+
+
+async def _resolve(addr: Multiaddr) -> list[tuple[socket.AddressFamily, _Target]]:
+    if addr.ip is not None:
+        family = socket.AF_INET if addr.ip.version == 4 else socket.AF_INET6
+        return [(family, _socket_address(addr))]
+    name = addr.components[0].name
+    found = await anyio.getaddrinfo(
+        addr.host, addr.port, family=_FAMILIES[name], type=socket.SOCK_STREAM
+    )
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _socket_address(addr: Multiaddr) -> _Target:
+    zone = addr.value_of("ip6zone")
+    if zone is not None:
+        return (str(addr.ip), addr.port, 0, socket.if_nametoindex(str(zone)))
+    return (str(addr.ip), addr.port)
+
+
+def _multiaddr(address: tuple[object, ...]) -> Multiaddr:
+    host, port = str(address[0]).split("%", 1)[0], address[1]
+    ip = ipaddress.ip_address(host)
+    return Multiaddr.parse(f"/ip{ip.version}/{ip}/tcp/{port}")
+
+
+def _reuse_port(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -1,0 +1,249 @@
+"""From a plain byte stream to a connection: multistream-select, Noise XX, Yamux.
+
+https://github.com/libp2p/specs/blob/master/connections/README.md
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .core.errors import (
+    ConfigError,
+    DialError,
+    DialTimeout,
+    LocalProtocolError,
+    NegotiationError,
+    P2PError,
+)
+from .core.interfaces import AddressesChanged, ConnectionListener, Side
+from .multistream import LazyDialer, negotiate_dialer, negotiate_listener
+from .noise.driver import secure
+from .noise.machine import NoiseHandshake, StaticKey
+from .noise.stream import SecureStream
+from .sockets import loop_clock, settle_allocator
+from .yamux.config import YamuxConfig
+from .yamux.driver import YamuxConnection
+from .yamux.flow import NodeBudget
+from .yamux.machine import YamuxMachine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from anyio.abc import ByteStream
+
+    from .core.interfaces import Connection, Host, RawListener, RawTransport
+    from .core.multiaddr import Multiaddr
+    from .core.peer_id import PeerId
+    from .noise.machine import HandshakeResult
+
+logger = logging.getLogger(__name__)
+
+SECURITY = "/noise"
+MUXER = "/yamux/1.0.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeConfig:
+    """Bounds of the way from a byte stream to a connection."""
+
+    dial_timeout: float = 10.0
+    """Seconds for connecting, and again for the upgrade; js and rust give up after 10."""
+
+    inbound_timeout: float = 10.0
+    """Seconds that a peer which connects to us has for its upgrade (slow loris)."""
+
+    max_pending_inbound: int = 64
+    """Upgrades of connections that come in, under way at once; more are closed unanswered."""
+
+    yamux: YamuxConfig = field(default_factory=YamuxConfig)
+    """Bounds of the muxer."""
+
+    receive_budget: int = 512 * 2**20
+    """Bytes that all connections of the node together hold unread."""
+
+    def __post_init__(self) -> None:
+        if min(self.dial_timeout, self.inbound_timeout) <= 0:
+            raise ConfigError("upgrade.dial_timeout and inbound_timeout must be positive")
+        if self.max_pending_inbound < 1:
+            raise ConfigError("upgrade.max_pending_inbound must be at least 1")
+
+
+class Upgraded:
+    """A transport made of a raw one: each byte stream gets Noise and Yamux on top."""
+
+    def __init__(
+        self,
+        raw: RawTransport,
+        *,
+        config: UpgradeConfig | None = None,
+        budget: NodeBudget | None = None,
+    ) -> None:
+        self.raw = raw
+        self.config = config or UpgradeConfig()
+        self._budget = budget or NodeBudget(self.config.receive_budget)
+        self._static: StaticKey | None = None
+
+    @property
+    def protocols(self) -> Sequence[str]:
+        """The raw transport's."""
+        return self.raw.protocols
+
+    def attach(self, host: Host) -> None:
+        """Learn the owner, and make this process's Noise key: signed once, used for every peer."""
+        settle_allocator()
+        self._static = StaticKey.generate(host.key)
+        self.raw.attach(host)
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """Say whether the raw transport could use this address."""
+        return self.raw.can_dial(addr)
+
+    async def dial(
+        self, addr: Multiaddr, *, peer: PeerId | None = None, side: Side = Side.DIALER
+    ) -> Connection:
+        """Connect and upgrade; see `Transport.dial` for what it raises."""
+        limit = self.config.dial_timeout
+        try:
+            with anyio.fail_after(limit):
+                stream = await self.raw.dial_raw(addr.without_peer())
+        except TimeoutError:
+            raise DialTimeout(f"{addr} did not answer within {limit:g} s") from None
+        try:
+            with anyio.fail_after(limit):
+                return await self.upgrade(stream, addr, side=side, peer=peer or addr.peer_id)
+        except TimeoutError:
+            await anyio.aclose_forcefully(stream)
+            raise DialTimeout(f"{addr} did not finish its upgrade within {limit:g} s") from None
+        except anyio.BrokenResourceError as error:
+            await anyio.aclose_forcefully(stream)
+            raise DialError(f"{addr} broke off during the upgrade: {error}") from error
+        except BaseException:
+            await anyio.aclose_forcefully(stream)
+            raise
+
+    async def listen(self, addr: Multiaddr) -> UpgradedListener:
+        """Bind an address; raises AddressError or OSError with the address in its text."""
+        return UpgradedListener(self, await self.raw.listen_raw(addr))
+
+    async def upgrade(
+        self, stream: ByteStream, addr: Multiaddr, *, side: Side, peer: PeerId | None = None
+    ) -> YamuxConnection:
+        """Make a connection of a byte stream, in any role; the caller bounds the time.
+
+        Raises NegotiationError, NoiseError, PeerIdMismatch, RemoteProtocolError.
+        """
+        if self._static is None:
+            raise LocalProtocolError("attach the transport to its owner first")
+        handshake = NoiseHandshake(
+            side,
+            self._static,
+            ephemeral=secrets.token_bytes(32),
+            muxers=(MUXER,),
+            expected_peer=peer,
+        )
+        if side is Side.DIALER:
+            # Noise is the only proposal, so its first message rides along with it.
+            lazy = LazyDialer(SECURITY)
+            await stream.send(lazy.data_to_send() + handshake.data_to_send())
+            while (trailing := lazy.receive_data(await _receive(stream))) is None:
+                pass
+            result = await secure(stream, handshake, trailing=trailing)
+        else:
+            _, trailing = await negotiate_listener(stream, SECURITY.__eq__)
+            result = await secure(stream, handshake, trailing=trailing)
+        early = result.session.receive_data(result.trailing) if result.trailing else []
+        if result.muxer is None:
+            early = await _negotiate_muxer(stream, result, early, side)
+        clock = loop_clock()
+        machine = YamuxMachine(side, clock(), config=self.config.yamux, budget=self._budget)
+        return YamuxConnection(
+            stream,
+            result.session,
+            machine,
+            remote_peer=result.remote_peer,
+            remote_addr=addr.without_peer(),
+            channel_binding=result.channel_binding,
+            clock=clock,
+            early=early,
+            budget=self._budget,
+        )
+
+
+class UpgradedListener(ConnectionListener):
+    """Where raw streams come in and connections come out."""
+
+    def __init__(self, transport: Upgraded, raw: RawListener) -> None:
+        self._transport = transport
+        self._raw = raw
+        self.pending = 0
+        self.refused = 0
+        self.failed = 0
+
+    @property
+    def addresses(self) -> tuple[Multiaddr, ...]:
+        """The raw listener's."""
+        return self._raw.addresses
+
+    def changes(self) -> AsyncIterator[AddressesChanged]:
+        """Yield the raw listener's changes."""
+        return self._raw.changes()
+
+    async def serve(self, handler: Callable[[Connection], Awaitable[None]]) -> None:
+        """Upgrade what comes in and run `handler` on it, until closed."""
+
+        async def accept(stream: ByteStream, addr: Multiaddr) -> None:
+            connection = await self._upgrade(stream, addr)
+            if connection is not None:
+                await handler(connection)
+
+        await self._raw.serve(accept)
+
+    async def aclose(self) -> None:
+        """Stop listening; connections that came in stay."""
+        await self._raw.aclose()
+
+    async def _upgrade(self, stream: ByteStream, addr: Multiaddr) -> Connection | None:
+        config = self._transport.config
+        if self.pending >= config.max_pending_inbound:
+            self.refused += 1
+            await anyio.aclose_forcefully(stream)
+            return None
+        self.pending += 1
+        try:
+            with anyio.fail_after(config.inbound_timeout):
+                return await self._transport.upgrade(stream, addr, side=Side.LISTENER)
+        except (P2PError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+            self.failed += 1
+            logger.debug("upgrade of %s failed: %r", addr, error)
+            await anyio.aclose_forcefully(stream)
+            return None
+        except BaseException:
+            await anyio.aclose_forcefully(stream)
+            raise
+        finally:
+            self.pending -= 1
+
+
+async def _receive(stream: ByteStream) -> bytes:
+    try:
+        return await stream.receive()
+    except anyio.EndOfStream:
+        raise NegotiationError((SECURITY,), "end of stream") from None
+
+
+async def _negotiate_muxer(
+    stream: ByteStream, result: HandshakeResult, early: list[bytes], side: Side
+) -> list[bytes]:
+    """Agree on Yamux inside Noise, with a peer that does not do so within the handshake."""
+    secured = SecureStream(stream, result.session, b"".join(early))
+    if side is Side.DIALER:
+        _, trailing = await negotiate_dialer(secured, (MUXER,))
+    else:
+        _, trailing = await negotiate_listener(secured, MUXER.__eq__)
+    rest = trailing + secured.take_received()
+    return [rest] if rest else []

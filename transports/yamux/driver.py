@@ -1,0 +1,512 @@
+"""Runs one Yamux machine over one secured byte stream: tasks, wake-ups, and the streams.
+
+It owns no protocol knowledge. Commands go to the machine and are followed by `poke`; the reader
+hands every chunk to the machine; the writer sleeps until there is something to send or a deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ..core.errors import (
+    ConnectionClosed,
+    LimitExceeded,
+    P2PError,
+    unwrap_group,
+)
+from ..core.interfaces import ConnectionStatistics, Priority
+from ..sockets import SocketStream
+from .events import (
+    DataReceived,
+    GoAwayReceived,
+    OpenResumed,
+    PongReceived,
+    SendResumed,
+    StreamFinished,
+    StreamOpened,
+    StreamWasReset,
+)
+from .stream import YamuxStream
+from .wire import GoAwayCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from anyio.abc import ByteStream
+
+    from ..core.interfaces import ChannelBinding, Limit, MessagePipe, Side
+    from ..core.multiaddr import Multiaddr
+    from ..core.peer_id import PeerId
+    from ..noise.machine import NoiseSession
+    from .events import Event
+    from .flow import NodeBudget
+    from .machine import YamuxMachine
+
+logger = logging.getLogger(__name__)
+
+# The plaintext of one Noise record.
+RECORD = 65_519
+# Bytes waiting that are worth a system call of their own; less is gathered for a turn of the loop.
+WORTH_SENDING = 32_768
+# Seconds since the last flush after which the socket is likely idle, so that waiting gains nothing.
+IDLE_SOCKET = 0.0001
+# Bytes that one call hands to the socket before the other tasks of the loop get their turn.
+FLUSH_SIZE = 262_144
+# Seconds that closing waits for what is queued.
+CLOSE_TIMEOUT = 1.0
+
+_record_buffer = bytearray(RECORD + 18)
+_record_view = memoryview(_record_buffer)
+
+
+class YamuxConnection:
+    """A connection of streams over Noise; the `Connection` of every byte stream transport."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        raw: ByteStream,
+        session: NoiseSession,
+        machine: YamuxMachine,
+        *,
+        remote_peer: PeerId,
+        remote_addr: Multiaddr,
+        channel_binding: ChannelBinding,
+        clock: Callable[[], float],
+        early: Iterable[bytes] = (),
+        limit: Limit | None = None,
+        budget: NodeBudget | None = None,
+    ) -> None:
+        self.side: Side = machine.side
+        self.remote_peer = remote_peer
+        self.remote_addr = remote_addr
+        self.channel_binding = channel_binding
+        self.limit = limit
+        self.machine = machine
+        self.clock = clock
+        self._raw = raw
+        self._socket = raw if isinstance(raw, SocketStream) else None
+        self._session = session
+        self._early = list(early)
+        self._budget = budget
+        self._opened_at = clock()
+        self._bytes_sent = 0
+        self._bytes_received = 0
+        self._round_trip_time: float | None = None
+        self._jitter: float | None = None
+        self._incoming: deque[YamuxStream] = deque()
+        self._accept_waiters: deque[anyio.Event] = deque()
+        self._open_waiters: deque[anyio.Event] = deque()
+        self._probes: dict[int, list[tuple[anyio.Event, list[float]]]] = {}
+        self._wake = anyio.Event()
+        self._is_woken = False
+        self._deadline = 0.0
+        self._unsent: memoryview | None = None
+        self._last_flush = 0.0
+        self._draining = False
+        self._is_running = False
+        self._reading = anyio.CancelScope()
+        self._closed: ConnectionClosed | None = None
+        self._ended = anyio.Event()
+        self._finished = anyio.Event()
+        if budget is not None:
+            budget.join(self, lambda: machine.unread_bytes)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} to {self.remote_peer} at {self.remote_addr}>"
+
+    # The interface
+
+    async def run(self) -> None:
+        """Run every task of the connection until it has ended; a peer's fault raises nothing."""
+        try:
+            with unwrap_group():
+                async with anyio.create_task_group() as tasks:
+                    self._is_running = True
+                    self.machine.ping(self.clock())
+                    tasks.start_soon(self._write)
+                    with self._reading:
+                        await self._read()
+                    if self._closed is not None and self._closed.remote is False:
+                        # Our last words: a go-away for a breach, or what `aclose` still flushes.
+                        with anyio.move_on_after(CLOSE_TIMEOUT):
+                            await self._finished.wait()
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._is_running = False
+            self._end(ConnectionClosed(remote=False))
+            with anyio.CancelScope(shield=True):
+                await self._raw.aclose()
+
+    async def open_stream(self, *, priority: Priority = Priority.MEDIUM) -> YamuxStream:
+        """Open a stream; waits while too many are unacknowledged; raises ConnectionClosed."""
+        while True:
+            self._check_open()
+            try:
+                return YamuxStream(self, self.machine.open_stream(self.clock(), priority))
+            except LimitExceeded:
+                resumed = anyio.Event()
+                self._open_waiters.append(resumed)
+                await resumed.wait()
+
+    async def accept_stream(self) -> YamuxStream:
+        """Wait for the next stream that the peer opens; raises ConnectionClosed at the end."""
+        while not self._incoming:
+            if self._closed is not None:
+                raise self._closed
+            opened = anyio.Event()
+            self._accept_waiters.append(opened)
+            await opened.wait()
+        stream = self._incoming.popleft()
+        self.machine.accept(stream.state)
+        self.wake_writer()
+        return stream
+
+    async def open_pipe(
+        self,
+        label: str,
+        *,
+        priority: Priority = Priority.MEDIUM,
+        max_age: float | None = None,
+        max_retransmits: int | None = None,
+    ) -> MessagePipe | None:
+        """Return None: a byte stream carries no unreliable messages."""
+        return None
+
+    async def accept_pipe(self) -> MessagePipe:
+        """Wait for the end of the connection, and raise it: no pipe can come in."""
+        raise await self.wait_closed()
+
+    async def probe(self) -> float:
+        """Measure one round trip below the streams, in seconds; raises ConnectionClosed."""
+        if self._closed is not None:
+            raise self._closed
+        answered, result = anyio.Event(), list[float]()
+        self._probes.setdefault(self.machine.ping(self.clock()), []).append((answered, result))
+        self.poke()
+        await answered.wait()
+        if not result:
+            raise await self.wait_closed()
+        return result[0]
+
+    def drain(self) -> None:
+        """Take no new streams, and close without a go-away when the last stream has ended."""
+        self._draining = True
+        _wake_all(self._open_waiters)
+        self._close_if_drained()
+
+    async def aclose(self) -> None:
+        """Flush what waits for at most a second, say go-away, close; harmless twice."""
+        if self._closed is None:
+            self.machine.go_away()
+            if self._is_running:
+                with anyio.move_on_after(CLOSE_TIMEOUT):
+                    self.wake_writer()
+                    await self._finished.wait()
+            self.machine.abort()
+            self._end(ConnectionClosed(remote=False))
+            self._flush()
+        if not self._is_running:
+            await self._raw.aclose()
+
+    async def wait_closed(self) -> ConnectionClosed:
+        """Wait for the end and return what ended it."""
+        await self._ended.wait()
+        assert self._closed is not None
+        return self._closed
+
+    def statistics(self) -> ConnectionStatistics:
+        """This connection's counters; `data_channels` counts streams."""
+        machine = self.machine
+        return ConnectionStatistics(
+            bytes_sent=self._bytes_sent,
+            bytes_received=self._bytes_received,
+            round_trip_time=self._round_trip_time,
+            jitter=self._jitter,
+            packet_loss=None,
+            data_channels_opened=machine.streams_opened,
+            data_channels_closed=machine.streams_opened - len(machine.streams),
+            opened_at=self._opened_at,
+            last_received_at=machine.last_received_at,
+        )
+
+    # What streams ask for
+
+    def poke(self) -> None:
+        """See to it that what a command has queued is sent, and its deadline kept."""
+        machine = self.machine
+        if self._unsent is None and (
+            machine.queued >= WORTH_SENDING
+            or machine.has_control
+            or self.clock() - self._last_flush > IDLE_SOCKET
+        ):
+            self._flush(WORTH_SENDING)
+        else:
+            self.wake_writer()
+
+    def wake_writer(self) -> None:
+        """Let the writer task flush in the next turn of the loop."""
+        if not self._is_woken:
+            self._is_woken = True
+            self._wake.set()
+
+    def dispatch(self, events: Iterable[Event]) -> None:
+        """Tell the streams, and those who wait, what has happened."""
+        for event in events:
+            match event:
+                case DataReceived(state) | StreamFinished(state):
+                    if isinstance(state.owner, YamuxStream):
+                        state.owner.wake_reader()
+                case SendResumed(state) | StreamWasReset(state):
+                    if isinstance(state.owner, YamuxStream):
+                        state.owner.wake_reader()
+                        state.owner.wake_writers()
+                case StreamOpened(state):
+                    self._incoming.append(YamuxStream(self, state))
+                    if self._accept_waiters:
+                        self._accept_waiters.popleft().set()
+                case _:
+                    self._note(event)
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case PongReceived(value, rtt):
+                self._answer(value, rtt)
+            case OpenResumed():
+                _wake_all(self._open_waiters)
+            case GoAwayReceived():
+                self.drain()
+
+    # Reading
+
+    async def _read(self) -> None:
+        """Feed the machine until the byte stream ends, and note what ended it."""
+        try:
+            self._take(self._early)
+            self._early.clear()
+            self._flush()
+            if self._socket is not None:
+                await self._socket.receive_each(self._receive)
+            else:
+                while self._receive(await self._raw.receive(RECORD)):
+                    pass
+            if self._closed is None:
+                raise anyio.EndOfStream
+        except anyio.EndOfStream:
+            try:
+                self._session.receive_eof()
+                self._end(ConnectionClosed(remote=True, code=self.machine.remote_go_away))
+            except P2PError as error:
+                self._end(ConnectionClosed(remote=None, cause=error))
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            self._end(ConnectionClosed(remote=None, cause=error))
+
+    def _receive(self, data: memoryview | bytes) -> bool:
+        """Take one chunk from the path; False once the connection has ended."""
+        self._bytes_received += len(data)
+        try:
+            records = self._session.receive_data(data)
+        except P2PError as error:
+            self._fail(error)
+            return False
+        self._take(records)
+        if self._budget is not None and self._budget.used > self._budget.limit:
+            self._relieve(self._budget)
+        if self.machine.has_control or self.machine.queued:
+            self._flush()
+        return self._closed is None
+
+    def _take(self, records: Iterable[bytes]) -> None:
+        machine, now = self.machine, self.clock()
+        try:
+            for plaintext in records:
+                if events := machine.receive_data(plaintext, now):
+                    self.dispatch(events)
+        except P2PError as error:
+            self._fail(error)
+        if self._draining:
+            self._close_if_drained()
+
+    def _relieve(self, budget: NodeBudget) -> None:
+        """Let the connection that holds most give up its fattest stream, until all fit."""
+        while isinstance(victim := budget.victim(), YamuxConnection):
+            events = victim.machine.shed()
+            if not events:
+                return
+            victim.dispatch(events)
+            victim.poke()
+
+    # Writing
+
+    def _flush(self, leave: int = 0) -> None:
+        """Send what the socket takes now, except a rest of less than `leave` bytes of data."""
+        if self._socket is None:
+            self.wake_writer()
+            return
+        machine = self.machine
+        self._last_flush = self.clock()
+        try:
+            self._flush_socket(self._socket, leave)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            self._end(ConnectionClosed(remote=None, cause=error))
+        self._flushed()
+        if machine.next_timeout() < self._deadline:
+            self.wake_writer()
+
+    def _flush_socket(self, sock: SocketStream, leave: int) -> None:
+        if self._unsent is not None and not self._send_rest(sock):
+            return
+        machine, now, budget = self.machine, self._last_flush, FLUSH_SIZE
+        while record := machine.data_to_send(RECORD, now):
+            size = self._session.seal_into(record, _record_buffer)
+            sent = sock.send_nowait(_record_view[:size])
+            self._bytes_sent += size
+            if sent < size:
+                self._unsent = memoryview(bytes(_record_view[sent:size]))
+                self.wake_writer()
+                return
+            budget -= size
+            if not machine.has_control:
+                if not machine.queued:
+                    return
+                if machine.queued < leave or budget <= 0:
+                    self.wake_writer()
+                    return
+
+    def _send_rest(self, sock: SocketStream) -> bool:
+        """Send what is left of the last record; True once nothing is."""
+        assert self._unsent is not None
+        rest = self._unsent[sock.send_nowait(self._unsent) :]
+        self._unsent = rest or None
+        return self._unsent is None
+
+    async def _send_all(self) -> None:
+        """The way of byte streams without a fast way: record by record, each awaited."""
+        machine = self.machine
+        try:
+            while record := machine.data_to_send(RECORD, self.clock()):
+                sealed = self._session.seal(record)
+                self._flushed()
+                await self._raw.send(sealed)
+                self._bytes_sent += len(sealed)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            self._end(ConnectionClosed(remote=None, cause=error))
+        self._flushed()
+
+    def _flushed(self) -> None:
+        machine = self.machine
+        if events := machine.events():
+            self.dispatch(events)
+        if self._draining:
+            self._close_if_drained()
+
+    async def _write(self) -> None:
+        """Send when the socket takes more, when it was not worth it before, and at deadlines."""
+        while True:
+            self._is_woken = False
+            if self._socket is None:
+                await self._send_all()
+            else:
+                self._flush()
+                if self._unsent is not None and not self._finished.is_set():
+                    await self._wait_writable(self._socket)
+                    continue
+            if self.machine.is_finished:
+                self._finished.set()
+                return
+            if self._is_woken:
+                # More is waiting than one flush may send; the others go first.
+                self._wake = anyio.Event()
+                await checkpoint()
+                continue
+            await self._sleep()
+
+    async def _sleep(self) -> None:
+        """Wait to be woken; a deadline of the machine's that comes first is kept."""
+        # No await between the last look and this, so no wake-up can be lost.
+        self._wake = anyio.Event()
+        self._deadline = self.machine.next_timeout()
+        with anyio.move_on_after(max(self._deadline - self.clock(), 0)) as scope:
+            await self._wake.wait()
+        self._deadline = 0.0
+        if scope.cancelled_caught:
+            self._handle_timeout()
+
+    async def _wait_writable(self, sock: SocketStream) -> None:
+        delay = max(self.machine.next_timeout() - self.clock(), 0)
+        try:
+            with anyio.move_on_after(delay) as scope:
+                await sock.wait_writable()
+            if scope.cancelled_caught:
+                self._handle_timeout()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            self._end(ConnectionClosed(remote=None, cause=error))
+
+    def _handle_timeout(self) -> None:
+        try:
+            self.dispatch(self.machine.handle_timeout(self.clock()))
+        except P2PError as error:
+            self._fail(error)
+
+    # The end
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise self._closed
+        if self._draining or self.machine.is_closing:
+            code = self.machine.remote_go_away
+            raise ConnectionClosed(remote=code is not None, code=code)
+
+    def _fail(self, error: P2PError) -> None:
+        """End with our go-away for a breach of the peer's, or for its silence."""
+        logger.debug("%r: %s", self, error)
+        code = getattr(error, "code", GoAwayCode.PROTOCOL_ERROR)
+        self.machine.abort(code)
+        self._end(ConnectionClosed(remote=False, code=code, cause=error))
+        self._flush()
+
+    def _end(self, closed: ConnectionClosed) -> None:
+        """Note what ended the connection, once, and wake everybody who waits for something."""
+        if self._closed is not None:
+            return
+        self._closed = closed
+        self.dispatch(self.machine.receive_eof())
+        self._incoming.clear()
+        _wake_all(self._accept_waiters)
+        _wake_all(self._open_waiters)
+        for waiters in self._probes.values():
+            for answered, _ in waiters:
+                answered.set()
+        self._probes.clear()
+        if self._budget is not None:
+            self._budget.leave(self)
+        if closed.remote is not False:
+            self._finished.set()
+        self._ended.set()
+        self._reading.cancel()
+
+    def _close_if_drained(self) -> None:
+        if self._closed is None and not self.machine.streams:
+            self._end(ConnectionClosed(remote=False, code=self.machine.remote_go_away))
+            self._finished.set()
+
+    def _answer(self, value: int, rtt: float) -> None:
+        last = self._round_trip_time
+        if last is None:
+            self._round_trip_time, self._jitter = rtt, 0.0
+        else:
+            # RFC 3550's smoothing, applied to round trips.
+            self._jitter = (self._jitter or 0.0) + (abs(rtt - last) - (self._jitter or 0.0)) / 16
+            self._round_trip_time = last + (rtt - last) / 8
+        for answered, result in self._probes.pop(value, ()):
+            result.append(rtt)
+            answered.set()
+
+
+def _wake_all(waiters: deque[anyio.Event]) -> None:
+    while waiters:
+        waiters.popleft().set()

@@ -1,0 +1,179 @@
+"""One stream of a Yamux connection, as the application holds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ..core.errors import StreamReset
+from ..core.interfaces import Priority, Stream, StreamStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from ..core.interfaces import Preface
+    from .driver import YamuxConnection
+    from .flow import StreamState
+
+# Bytes that an application may send or receive before the other tasks of the loop get a turn: the
+# queue that an urgent message meets on loopback is this many bytes of work.
+TURN = 65_536
+# What a call weighs at least, so that tiny ones yield too (every 64 of them).
+CALL_WEIGHT = 1024
+
+
+class YamuxStream(Stream):
+    """See `Stream`; the state lives in the machine, the waiting here."""
+
+    def __init__(self, connection: YamuxConnection, state: StreamState) -> None:
+        self.id = state.id
+        self.connection: YamuxConnection = connection
+        self.protocol: str | None = None
+        self.state = state
+        state.owner = self
+        self._machine = connection.machine
+        self._preface: Preface | None = None
+        self._closed = False
+        self._work = 0
+        self._readable: anyio.Event | None = None
+        self._writable: anyio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<stream {self.id} ({self.protocol}) of {self.connection!r}>"
+
+    @property
+    def priority(self) -> Priority:
+        """The class that the scheduler serves this stream's data in."""
+        return self.state.priority
+
+    @priority.setter
+    def priority(self, value: Priority) -> None:
+        self._machine.set_priority(self.state, value)
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """No typed attributes: the connection has them."""
+        return {}
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Receive at least one byte and at most `max_bytes` (>= 1)."""
+        if self._work >= TURN:
+            self._work = 0
+            await checkpoint()
+        if self._preface is not None:
+            return await self._receive_through(self._preface, max_bytes)
+        return await self._receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        """Send all of `item`, waiting while the peer grants no credit; keeps no reference to it."""
+        if self._work >= TURN:
+            self._work = 0
+            await checkpoint()
+        view = memoryview(item if type(item) is bytes else bytes(item))
+        self._work += CALL_WEIGHT + len(view)
+        while True:
+            self._check_sendable()
+            view = view[self._machine.send(self.state, view) :]
+            self.connection.poke()
+            if not view:
+                return
+            self._writable = self._writable or anyio.Event()
+            await self._writable.wait()
+
+    async def send_eof(self) -> None:
+        """Say that nothing more will be sent; receiving goes on."""
+        if self._closed:
+            raise anyio.ClosedResourceError
+        self._machine.finish(self.state)
+        self.connection.poke()
+        await checkpoint()
+
+    async def aclose(self) -> None:
+        """Send what waits and the end, in the background; drop what still comes in."""
+        if not self._closed:
+            self._closed = True
+            self._machine.close(self.state, self.connection.clock())
+            self.connection.poke()
+            self.wake_reader()
+            self.wake_writers()
+        await checkpoint()
+
+    def reset(self, code: int = 0) -> None:
+        """End both directions at once and drop what waits; never blocks, harmless twice."""
+        events = self._machine.reset(self.state, code)
+        self.connection.dispatch(events)
+        self.connection.poke()
+
+    def unread(self, data: bytes) -> None:
+        """Put back the first bytes of what was received."""
+        if data:
+            self._machine.unread(self.state, data)
+            self.wake_reader()
+
+    def begin(self, preface: Preface) -> None:
+        """Let a negotiation ride on the first bytes each way.
+
+        What it has to send goes with the application's first bytes, in the next turn of the loop
+        at the latest.
+        """
+        self._preface = preface
+        self._machine.send(self.state, memoryview(preface.data_to_send()))
+        self.connection.wake_writer()
+
+    def statistics(self) -> StreamStatistics:
+        """This stream's counters."""
+        state = self.state
+        return StreamStatistics(
+            bytes_sent=state.bytes_sent,
+            bytes_received=state.bytes_received,
+            bytes_unread=len(state.received),
+            opened_at=state.opened_at,
+        )
+
+    def wake_reader(self) -> None:
+        """Let `receive` look again."""
+        if self._readable is not None:
+            self._readable.set()
+            self._readable = None
+
+    def wake_writers(self) -> None:
+        """Let `send` look again."""
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+
+    async def _receive(self, max_bytes: int) -> bytes:
+        state = self.state
+        while True:
+            if self._closed:
+                raise anyio.ClosedResourceError
+            if state.received:
+                data = self._machine.take(state, max_bytes, self.connection.clock())
+                self._work += CALL_WEIGHT + len(data)
+                if self._machine.has_control:
+                    self.connection.poke()
+                return data
+            if state.reset_code is not None:
+                raise StreamReset(state.reset_code, remote=state.reset_remote)
+            if state.remote_fin:
+                raise anyio.EndOfStream
+            self._readable = self._readable or anyio.Event()
+            await self._readable.wait()
+
+    async def _receive_through(self, preface: Preface, max_bytes: int) -> bytes:
+        """Receive while a negotiation still rides on the first bytes."""
+        while True:
+            data = preface.receive_data(await self._receive(max_bytes))
+            if data is not None:
+                self._preface = None
+                return data or await self._receive(max_bytes)
+
+    def _check_sendable(self) -> None:
+        state = self.state
+        if self._closed or state.fin_queued:
+            raise anyio.ClosedResourceError
+        if state.reset_code is not None:
+            raise StreamReset(state.reset_code, remote=state.reset_remote)
