@@ -35,7 +35,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if wanted and os.geteuid() and natlab.can_become_root():
         try:
             natlab.become_root()
-        except OSError as error:  # more than one thread: the tests say what is missing
+        except OSError as error:  # more than one thread; the tests say what is missing
             sys.stderr.write(f"not root: {error}; try python {_HERE} rootless pytest ...\n")
 
 

@@ -28,7 +28,7 @@ def missing() -> str | None:
         with Lab() as lab:
             lab.add_nat("trial", "full-cone")
     except (kernel.LabError, OSError) as error:
-        return f"the right or the kernel option for: {error}"
+        return f"a right, or a kernel option: {str(error).splitlines()[0]}"
     return None
 
 
