@@ -16,6 +16,9 @@ QUANTA = {Priority.HIGH: 8, Priority.MEDIUM: 4, Priority.LOW: 2, Priority.VERY_L
 CLASSES = tuple(QUANTA)
 RANK = {priority: rank for rank, priority in enumerate(CLASSES)}
 LOWEST_RANK = len(CLASSES) - 1
+# Frames of new flows in a row while old ones wait. RFC 8290 needs no such bound, as its flows are
+# few; ours are streams, and an endless sequence of short ones would starve a long one.
+NEW_IN_A_ROW = 8
 
 
 class Flow:
@@ -31,30 +34,39 @@ class Flow:
 
 
 class _Class:
-    __slots__ = ("deficit", "new", "old", "quantum", "ready")
+    __slots__ = ("deficit", "in_a_row", "new", "old", "quantum", "ready")
 
     def __init__(self, quantum: int) -> None:
         self.quantum = quantum
         self.deficit = quantum
         self.ready = 0
+        self.in_a_row = 0
         self.new: deque[Flow] = deque()
         self.old: deque[Flow] = deque()
 
     def head(self) -> Flow:
-        """The flow to serve; flows that ran dry leave by way of the old list (RFC 8290, 4.2)."""
+        """The flow to serve; some flow must be ready."""
+        self.trim()
         new, old = self.new, self.old
-        while True:
-            flow = new[0] if new else old[0]
-            if flow.is_ready:
-                return flow
-            if new:
-                old.append(new.popleft())
-            else:
-                old.popleft().is_listed = False
+        return new[0] if new and (self.in_a_row < NEW_IN_A_ROW or not old) else old[0]
 
-    def rotate(self) -> None:
+    def trim(self) -> None:
+        """Drop flows that ran dry when their turn comes, by way of the old list (RFC 8290, 4.2)."""
+        new, old = self.new, self.old
+        while new and not new[0].is_ready:
+            old.append(new.popleft())
+        while old and not old[0].is_ready:
+            old.popleft().is_listed = False
+
+    def rotate(self, flow: Flow) -> None:
         """Let the head, which has just sent, queue up behind the others."""
-        self.old.append(self.new.popleft() if self.new else self.old.popleft())
+        if self.new and self.new[0] is flow:
+            self.old.append(self.new.popleft())
+            self.in_a_row += 1
+        else:
+            self.old.rotate(-1)
+            self.in_a_row = 0
+        self.trim()
 
 
 class Scheduler:
@@ -80,7 +92,9 @@ class Scheduler:
         """Say that the flow has nothing to send."""
         if flow.is_ready:
             flow.is_ready = False
-            self._classes[flow.rank].ready -= 1
+            queue = self._classes[flow.rank]
+            queue.ready -= 1
+            queue.trim()
 
     def move(self, flow: Flow, priority: Priority) -> None:
         """Put the flow into another class; it starts there as a new one."""
@@ -116,8 +130,4 @@ class Scheduler:
         """Account for the frame of the flow that `next` returned last."""
         queue = self._classes[flow.rank]
         queue.deficit -= 1
-        queue.rotate()
-        # Flows that ran dry are dropped when their turn comes, so that none piles up.
-        old = queue.old
-        while old and not old[0].is_ready:
-            old.popleft().is_listed = False
+        queue.rotate(flow)
