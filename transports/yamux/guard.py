@@ -30,8 +30,9 @@ class FloodGuard:
         """Account for what was counted since the last call; raises RemoteProtocolError."""
         elapsed = now - self._checked_at
         self._checked_at = now
-        level = self._control + self.control - self.exchanged
-        self._control = max(level - elapsed * CONTROL_RATE, -SAVINGS if level < 0 else 0.0)
+        level = max(self._control + self.control - self.exchanged, -SAVINGS)
+        # Time drains the bucket, but adds nothing to what was saved.
+        self._control = max(level - elapsed * CONTROL_RATE, min(level, 0.0))
         self.control = self.exchanged = 0
         self._resets = max(self._resets + self.resets - elapsed * RESET_RATE, 0.0)
         self.resets = 0

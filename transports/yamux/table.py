@@ -59,7 +59,7 @@ class StreamTable:
 
     def reclassify(self, stream: StreamState, priority: Priority) -> None:
         """Count a stream in another class."""
-        if stream.id in self.streams:
+        if self.streams.get(stream.id) is stream:
             self._count_open(stream.flow.rank, -1)
             self._count_open(RANK[priority], 1)
 
@@ -73,9 +73,15 @@ class StreamTable:
         if self._budget is not None:
             self._budget.used += change
 
-    def fattest(self) -> StreamState | None:
-        """Return the stream with the most unread bytes, of the lowest class that has any."""
-        holders = [stream for stream in self.streams.values() if stream.received]
+    def detach(self) -> None:
+        """Give back to the node's budget what is held; what is taken later is not its matter."""
+        if self._budget is not None:
+            self._budget.used -= self.unread
+            self._budget = None
+
+    def fattest(self, least: int = 0) -> StreamState | None:
+        """Return the stream with most unread, of the lowest class that has any beyond `least`."""
+        holders = [stream for stream in self.streams.values() if len(stream.received) > least]
         if not holders:
             return None
         return min(holders, key=lambda stream: (stream.priority, -len(stream.received)))
