@@ -23,7 +23,7 @@ QUEUE_TARGET = 0.003
 GROWTH_QUEUE = 0.0015
 GROWTH = 1.25
 # Distance between markers: an eighth of the limit tells the rate well, at most this many bytes.
-MAX_MARKER_DISTANCE = 65536
+MAX_MARKER_DISTANCE = 262_144
 MARKERS_PER_LIMIT = 8
 MAX_MARKERS = 8
 # The delivery rate is the best of this many round trips (as BBR's bandwidth filter).
@@ -39,7 +39,15 @@ MARKER_TIMEOUT = 1.0
 
 
 class _Marker:
-    __slots__ = ("acknowledged", "acknowledged_at", "is_probe", "sent_at", "value", "written")
+    __slots__ = (
+        "acknowledged",
+        "acknowledged_at",
+        "acknowledged_sent_at",
+        "is_probe",
+        "sent_at",
+        "value",
+        "written",
+    )
 
     def __init__(self, value: int, written: int, sent_at: float) -> None:
         self.value = value
@@ -47,6 +55,7 @@ class _Marker:
         self.sent_at = sent_at
         self.acknowledged = 0
         self.acknowledged_at = sent_at
+        self.acknowledged_sent_at = sent_at
         self.is_probe = False
 
 
@@ -61,10 +70,13 @@ class InFlightLimit:
         self._written = 0
         self._acknowledged = 0
         self._acknowledged_at = 0.0
+        self._acknowledged_sent_at = 0.0
         self._marked = 0
         self._markers: deque[_Marker] = deque()
         self._rates: deque[tuple[float, float]] = deque()
-        self._limit = float(MIN_LIMIT)
+        self._limit = inf
+        # Once this many bytes are acknowledged, a whole round trip has been measured.
+        self._learnt_at: int | None = None
         self._probing = False
         self._released_until = -inf
         self._queued_since: float | None = None
@@ -80,13 +92,15 @@ class InFlightLimit:
         return self._written - self._acknowledged
 
     def activate(self, now: float) -> None:
-        """Start to limit: what was written before is taken for acknowledged once a marker is."""
+        """Start to measure; the limit holds after two round trips, when the rate is known."""
         if not self.is_active:
             self.is_active = True
             self._markers.clear()
             self._acknowledged = self._written
-            self._acknowledged_at = now
+            self._acknowledged_at = self._acknowledged_sent_at = now
             self._marked = self._written - MAX_MARKER_DISTANCE
+            self._limit = inf
+            self._learnt_at = None
 
     def deactivate(self) -> None:
         """Stop to limit; no markers are due until the next `activate`."""
@@ -117,6 +131,7 @@ class InFlightLimit:
             self._acknowledged_at = now
         marker.acknowledged = self._acknowledged
         marker.acknowledged_at = self._acknowledged_at
+        marker.acknowledged_sent_at = self._acknowledged_sent_at
         marker.is_probe = self._probing and self.in_flight <= self._limit
         self._marked = self._written
         self._markers.append(marker)
@@ -129,9 +144,12 @@ class InFlightLimit:
             pass
         self._acknowledged = marker.written
         self._acknowledged_at = now
+        self._acknowledged_sent_at = marker.sent_at
         rtt = now - marker.sent_at
         self.measured(rtt, now, is_probe=marker.is_probe)
-        elapsed = now - marker.acknowledged_at
+        # The slower of sending and answering: answers that come in a bunch tell nothing.
+        sending = marker.sent_at - marker.acknowledged_sent_at
+        elapsed = max(now - marker.acknowledged_at, sending)
         delivered = marker.written - marker.acknowledged
         if elapsed > 0 and delivered > 0:
             self._add_rate(delivered / elapsed, now, rtt)
@@ -146,7 +164,7 @@ class InFlightLimit:
             self._probing = False
 
     def next_timeout(self) -> float | None:
-        """When the oldest marker is taken for lost, or the release ends; None if neither."""
+        """When the oldest marker is taken for lost; None if none is out."""
         if not self.is_active or not self._markers:
             return None
         return self._markers[0].sent_at + self._marker_timeout()
@@ -195,7 +213,9 @@ class InFlightLimit:
 
     def _update_limit(self, rtt: float, now: float) -> None:
         rate, min_rtt = self.rate, self.min_rtt
-        if rate is None or min_rtt is None:
+        if self._learnt_at is None:
+            self._learnt_at = self._written
+        if rate is None or min_rtt is None or self._acknowledged < self._learnt_at:
             return
         if now - self._min_rtt_at > MIN_RTT_AGE:
             self._probing = True

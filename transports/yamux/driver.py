@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
@@ -104,9 +105,11 @@ class YamuxConnection:
         self._probes: dict[int, list[tuple[anyio.Event, list[float]]]] = {}
         self._wake = anyio.Event()
         self._is_woken = False
-        self._deadline = 0.0
+        self._deadline = -inf
+        self._earlier = anyio.Event()
         self._unsent: memoryview | None = None
         self._last_flush = 0.0
+        self._in_bulk = False
         self._draining = False
         self._is_running = False
         self._reading = anyio.CancelScope()
@@ -129,6 +132,7 @@ class YamuxConnection:
                     self._is_running = True
                     self.machine.ping(self.clock())
                     tasks.start_soon(self._write)
+                    tasks.start_soon(self._keep_time)
                     with self._reading:
                         await self._read()
                     if self._closed is not None and self._closed.remote is False:
@@ -162,8 +166,8 @@ class YamuxConnection:
             self._accept_waiters.append(opened)
             await opened.wait()
         stream = self._incoming.popleft()
-        self.machine.accept(stream.state)
-        self.wake_writer()
+        self.machine.accept(stream.state, self.clock())
+        self._keep_deadline()
         return stream
 
     async def open_pipe(
@@ -238,12 +242,7 @@ class YamuxConnection:
 
     def poke(self) -> None:
         """See to it that what a command has queued is sent, and its deadline kept."""
-        machine = self.machine
-        if self._unsent is None and (
-            machine.queued >= WORTH_SENDING
-            or machine.has_control
-            or self.clock() - self._last_flush > IDLE_SOCKET
-        ):
+        if self._unsent is None and self._is_worth_flushing():
             self._flush(WORTH_SENDING)
         else:
             self.wake_writer()
@@ -354,13 +353,19 @@ class YamuxConnection:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._end(ConnectionClosed(remote=None, cause=error))
         self._flushed()
-        if machine.next_timeout() < self._deadline:
-            self.wake_writer()
+        self._keep_deadline()
+
+    def _keep_deadline(self) -> None:
+        deadline = self.machine.next_timeout()
+        if deadline < self._deadline:
+            self._deadline = deadline
+            self._earlier.set()
 
     def _flush_socket(self, sock: SocketStream, leave: int) -> None:
         if self._unsent is not None and not self._send_rest(sock):
             return
         machine, now, budget = self.machine, self._last_flush, FLUSH_SIZE
+        self._in_bulk = machine.queued >= WORTH_SENDING
         while record := machine.data_to_send(RECORD, now):
             size = self._session.seal_into(record, _record_buffer)
             sent = sock.send_nowait(_record_view[:size])
@@ -410,47 +415,57 @@ class YamuxConnection:
             self._is_woken = False
             if self._socket is None:
                 await self._send_all()
-            else:
+            elif not self._in_bulk or self._is_worth_flushing():
                 self._flush()
                 if self._unsent is not None and not self._finished.is_set():
                     await self._wait_writable(self._socket)
                     continue
+            else:
+                self._is_woken = True
             if self.machine.is_finished:
                 self._finished.set()
                 return
             if self._is_woken:
-                # More is waiting than one flush may send; the others go first.
+                # More is waiting than one flush may send; or it is the rest of a large write, and
+                # the next one is about to add to it.
                 self._wake = anyio.Event()
                 await checkpoint()
                 continue
-            await self._sleep()
-
-    async def _sleep(self) -> None:
-        """Wait to be woken; a deadline of the machine's that comes first is kept."""
-        # No await between the last look and this, so no wake-up can be lost.
-        self._wake = anyio.Event()
-        self._deadline = self.machine.next_timeout()
-        with anyio.move_on_after(max(self._deadline - self.clock(), 0)) as scope:
+            # No await between the last look and this, so no wake-up can be lost.
+            self._wake = anyio.Event()
             await self._wake.wait()
-        self._deadline = 0.0
-        if scope.cancelled_caught:
-            self._handle_timeout()
+
+    def _is_worth_flushing(self) -> bool:
+        machine = self.machine
+        return (
+            machine.has_control
+            or not 0 < machine.queued < WORTH_SENDING
+            or self.clock() - self._last_flush > IDLE_SOCKET
+        )
 
     async def _wait_writable(self, sock: SocketStream) -> None:
-        delay = max(self.machine.next_timeout() - self.clock(), 0)
         try:
-            with anyio.move_on_after(delay) as scope:
-                await sock.wait_writable()
-            if scope.cancelled_caught:
-                self._handle_timeout()
+            await sock.wait_writable()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._end(ConnectionClosed(remote=None, cause=error))
+
+    async def _keep_time(self) -> None:
+        """Call the machine when it is due; apart from the writer, which wakes far more often."""
+        while self._closed is None:
+            self._deadline = self.machine.next_timeout()
+            self._earlier = anyio.Event()
+            with anyio.move_on_after(max(self._deadline - self.clock(), 0)) as scope:
+                await self._earlier.wait()
+            if scope.cancelled_caught:
+                self._handle_timeout()
 
     def _handle_timeout(self) -> None:
         try:
             self.dispatch(self.machine.handle_timeout(self.clock()))
         except P2PError as error:
             self._fail(error)
+        else:
+            self.poke()
 
     # The end
 
@@ -498,6 +513,8 @@ class YamuxConnection:
         last = self._round_trip_time
         if last is None:
             self._round_trip_time, self._jitter = rtt, 0.0
+            # The first answer came while both sides were still starting: once more, in peace.
+            self.machine.ping(self.clock())
         else:
             # RFC 3550's smoothing, applied to round trips.
             self._jitter = (self._jitter or 0.0) + (abs(rtt - last) - (self._jitter or 0.0)) / 16

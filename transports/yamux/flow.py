@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ..scheduler import Flow
+from .buffer import ReceiveBuffer
 from .wire import INITIAL_WINDOW
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 # The most a stream's receive window grows to: 16 MiB carries 1 Gbit/s over 130 ms.
 MAX_RECEIVE_WINDOW = 16 * 2**20
-# A window doubles when half of it was used within so many minimum round trips ...
+# A window is judged once it was used twice. It doubles when half of it was used within so many
+# minimum round trips ...
 GROWTH_ROUND_TRIPS = 4
 # ... but on a path shorter than this the event loops are the delay, not the path,
 SHORTEST_ROUND_TRIP = 0.0002
@@ -42,10 +44,8 @@ class NodeBudget:
         self._holders[holder] = unread
 
     def leave(self, holder: object) -> None:
-        """Forget a connection that has ended, with what it holds."""
-        unread = self._holders.pop(holder, None)
-        if unread is not None:
-            self.used -= unread()
+        """Forget a connection that has ended; its machine has given back what it held."""
+        self._holders.pop(holder, None)
 
     def victim(self) -> object | None:
         """Return the holder of the most once the limit is passed, else None."""
@@ -71,11 +71,12 @@ class StreamState:
         "flags",
         "flow",
         "granted",
+        "grown_at",
+        "grown_bytes",
+        "grown_rate",
         "id",
         "is_remote",
-        "last_rate",
         "opened_at",
-        "owner",
         "owner",
         "priority",
         "queue",
@@ -96,7 +97,6 @@ class StreamState:
         self.flow = Flow(self, priority)
         self.opened_at = now
         self.owner: object = None  # the driver's stream
-        self.owner: object = None  # the driver's stream
         self.flags = 0  # SYN or ACK, to ride on the next frame
         self.acked = is_remote
         # Sending.
@@ -108,11 +108,13 @@ class StreamState:
         self.fin_sent = False
         self.bytes_sent = 0
         # Receiving.
-        self.received = bytearray()
+        self.received = ReceiveBuffer()
         self.window = INITIAL_WINDOW
         self.granted = INITIAL_WINDOW
         self.updated_at = now
-        self.last_rate = 0.0
+        self.grown_at = now
+        self.grown_bytes = 0
+        self.grown_rate = 0.0
         self.remote_fin = False
         self.discards = False
         self.bytes_received = 0
@@ -171,12 +173,21 @@ class StreamState:
             return 0
         elapsed = now - self.updated_at
         self.updated_at = now
-        if may_grow and round_trip_time is not None and self.window < MAX_RECEIVE_WINDOW:
-            horizon = GROWTH_ROUND_TRIPS * max(round_trip_time, SHORTEST_ROUND_TRIP)
-            rate = owed / max(elapsed, 1e-6)
-            if elapsed < horizon and rate > self.last_rate * GROWTH_GAIN:
-                self.last_rate = rate
-                owed += self.window
-                self.window *= 2
+        self.grown_bytes += owed
+        if may_grow and round_trip_time is not None and self._gains(now, elapsed, round_trip_time):
+            owed += self.window
+            self.window *= 2
         self.granted += owed
         return owed
+
+    def _gains(self, now: float, elapsed: float, round_trip_time: float) -> bool:
+        """Say whether the window is what holds the stream back, and the last doubling helped."""
+        if self.grown_bytes < 2 * self.window or self.window >= MAX_RECEIVE_WINDOW:
+            return False
+        rate = self.grown_bytes / max(now - self.grown_at, 1e-6)
+        self.grown_at, self.grown_bytes = now, 0
+        horizon = GROWTH_ROUND_TRIPS * max(round_trip_time, SHORTEST_ROUND_TRIP)
+        if elapsed > horizon or rate < self.grown_rate * GROWTH_GAIN:
+            return False
+        self.grown_rate = rate
+        return True

@@ -11,6 +11,7 @@ Sending is pulled: `data_to_send` decides late, frame by frame, which stream goe
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import cast
 
 from ..core.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
@@ -40,6 +41,7 @@ from .wire import (
     GO_AWAY,
     HEADER,
     HEADER_SIZE,
+    INITIAL_WINDOW,
     MAX_STREAM_ID,
     MAX_WINDOW,
     PING,
@@ -55,6 +57,8 @@ from .wire import (
 
 # Four frames of this size, with headers, fill one Noise record of 65 519 bytes.
 LARGEST_FRAME = 16_367
+# Seconds that an acknowledgement waits for data to ride on; peers allow 256 without any.
+ACK_DELAY = 0.005
 # Pongs and resets that may wait for the socket; beyond, reading waits too (see `is_congested`).
 MAX_CONTROL = 64
 
@@ -84,15 +88,16 @@ class YamuxMachine:
         self._open_waits = False
         self._backlog = 0
         self._scheduler = Scheduler()
-        # Output: go-away first, then pongs and resets, then a frame for each stream that has
-        # credit to grant or a flag to send.
+        # Output: go-away, pongs and resets, then streams with credit to grant or flags to send.
         self._go_away: int | None = None
         self._go_away_sent = False
         self._dead = False
         self._control: deque[bytes] = deque()
         self._announce: dict[StreamState, int] = {}
+        self._acks: dict[StreamState, None] = {}
+        self._acks_due = inf
         self._events: list[Event] = []
-        # Input: a header that is not whole yet, and what is left of a body.
+        # Input: a header that is not whole, and what is left of a body.
         self._partial = b""
         self._body_left = 0
         self._body_stream: StreamState | None = None
@@ -147,12 +152,14 @@ class YamuxMachine:
         self._announce[stream] = 0
         return stream
 
-    def accept(self, stream: StreamState) -> None:
-        """Acknowledge a stream that the peer opened."""
+    def accept(self, stream: StreamState, now: float) -> None:
+        """Acknowledge a stream that the peer opened: with its first data, or soon without."""
         self._backlog -= 1
         if stream.is_open:
             stream.flags = ACK
-            self._announce.setdefault(stream, 0)
+            if not self._acks:
+                self._acks_due = now + ACK_DELAY
+            self._acks[stream] = None
 
     def send(self, stream: StreamState, data: memoryview) -> int:
         """Queue bytes and return how many were taken; SendResumed tells when more are.
@@ -182,16 +189,8 @@ class YamuxMachine:
 
     def take(self, stream: StreamState, max_bytes: int, now: float) -> bytes:
         """Remove up to `max_bytes` received bytes, and grant credit when it is due."""
-        buffer = stream.received
-        if len(buffer) <= max_bytes:
-            data = bytes(buffer)
-            self._table.count(stream, -len(data))
-            # A new buffer gives the memory of a large one back.
-            stream.received = bytearray()
-        else:
-            data = bytes(memoryview(buffer)[:max_bytes])
-            self._table.count(stream, -max_bytes)
-            del buffer[:max_bytes]
+        self._table.count(stream, -min(max_bytes, len(stream.received)))
+        data = stream.received.take(max_bytes)
         if not stream.remote_fin and stream.reset_code is None:
             may_grow = self._table.grown + stream.window <= self.config.receive_budget
             credit = stream.replenish(now, self.inflight.min_rtt, may_grow=may_grow)
@@ -202,7 +201,7 @@ class YamuxMachine:
     def unread(self, stream: StreamState, data: bytes) -> None:
         """Put bytes back in front of those received; they cost no credit a second time."""
         self._table.count(stream, len(data))
-        stream.received[:0] = data
+        stream.received.prepend(data)
 
     def close(self, stream: StreamState, now: float) -> None:
         """Finish sending, and drop what still comes in; the peer has `LINGER` seconds to finish."""
@@ -216,10 +215,11 @@ class YamuxMachine:
         """End both directions now, and say so to the peer unless it knows."""
         self._drop_received(stream)
         if not stream.is_open:
-            return []
+            return self.events()
         if not stream.flags & SYN:
             self._control.append(window_update(RST, stream.id, code))
-        return self._end(stream, code, remote=False)
+        self._end(stream, code, remote=False)
+        return self.events()
 
     def set_priority(self, stream: StreamState, priority: Priority) -> None:
         """Move a stream into another class."""
@@ -245,12 +245,13 @@ class YamuxMachine:
 
     def abort(self, code: int = GoAwayCode.NORMAL) -> None:
         """Drop all that is queued; the go-away is the last thing sent."""
-        self.go_away(code)
+        if not self._dead:
+            self._go_away = code
         self._dead = True
 
-    def shed(self) -> list[Event]:
-        """Reset the stream with the most unread bytes, of the lowest class that has any."""
-        worst = self._table.fattest()
+    def shed(self, least: int = 0) -> list[Event]:
+        """Reset the stream with most unread, of the lowest class that has any beyond `least`."""
+        worst = self._table.fattest(least)
         return [] if worst is None else self.reset(worst)
 
     # Inputs
@@ -262,40 +263,44 @@ class YamuxMachine:
         """
         if self._dead:
             return []
-        events: list[Event] = []
-        self.last_received_at = now
+        if data:
+            self.last_received_at = now
         try:
-            self._parse(data, now, events)
+            self._parse(data, now)
             self._guard.check(now)
         except RemoteProtocolError as error:
             self.abort(error.code)
             raise
-        while self._table.grown > self.config.receive_budget:
-            shed = self.shed()
-            if not shed:
-                break
+        events, budget = self.events(), self.config.receive_budget
+        # Every stream may keep its first window.
+        while self._table.grown > budget and (shed := self.shed(INITIAL_WINDOW)):
             events += shed
         return events
 
     def receive_eof(self) -> list[Event]:
         """Take the end of the byte stream: every open stream is reset."""
         self._dead = True
-        events: list[Event] = []
         for stream in list(self.streams.values()):
-            events += self._end(stream, 0, remote=True)
-        return events
+            self._end(stream, 0, remote=True)
+        self._table.detach()
+        return self.events()
 
     def handle_timeout(self, now: float) -> list[Event]:
         """Do what is due: keep-alive, lost markers, streams that linger.
 
         Raises RemoteProtocolError when the peer has given no sign of life.
         """
+        if self._dead:
+            return []
         events: list[Event] = []
         self.inflight.handle_timeout(now)
         for stream, until in list(self._table.lingering.items()):
             if until > now:
                 break
             events += self.reset(stream)
+        if self._acks and now >= self._acks_due:
+            self._announce |= {s: 0 for s in self._acks if s not in self._announce}
+            self._acks.clear()
         if now >= self._keepalive.due:
             try:
                 if self._keepalive.check(now, self.last_received_at):
@@ -333,11 +338,15 @@ class YamuxMachine:
         return events
 
     def next_timeout(self) -> float:
-        """When `handle_timeout` is due."""
+        """When `handle_timeout` is due; never once the machine is dead."""
+        if self._dead:
+            return inf
         due = self._keepalive.due
         marker = self.inflight.next_timeout()
         if marker is not None and marker < due:
             due = marker
+        if self._acks and self._acks_due < due:
+            due = self._acks_due
         if self._table.lingering:
             due = min(due, next(iter(self._table.lingering.values())))
         return due
@@ -354,23 +363,19 @@ class YamuxMachine:
             return b""
         parts: list[bytes | memoryview] = []
         inflight = self.inflight
-        if self._table.is_mixed != inflight.is_active:
-            if self._table.is_mixed:
-                inflight.activate(now)
-            else:
-                inflight.deactivate()
-        if inflight.is_active and inflight.marker_due():
-            inflight.mark(self._send_ping(), now)
-        size = self._put_control(parts, max_bytes)
-        if inflight.is_active:
+        largest, lowest, room = LARGEST_FRAME, LOWEST_RANK, max_bytes
+        if self._table.is_mixed:
+            inflight.activate(now)
+            if inflight.marker_due():
+                inflight.mark(self._send_ping(), now)
+            largest, room = inflight.frame_size(largest), inflight.record_size(max_bytes)
             lowest = LOWEST_RANK if inflight.room(now) > 0 else self._table.highest_open
-            largest = inflight.frame_size(LARGEST_FRAME)
-            max_bytes = min(inflight.record_size(max_bytes), max_bytes)
-            size = self._put_frames(parts, size, max_bytes, largest, lowest)
         else:
-            size = self._put_frames(parts, size, max_bytes, LARGEST_FRAME, LOWEST_RANK)
-        if not parts:
-            return b""
+            inflight.deactivate()
+        size = self._put_control(parts, max_bytes)
+        size = self._put_frames(parts, size, room, largest, lowest)
+        if self._acks and parts:
+            size = self._put_acks(parts, size, max_bytes)
         inflight.written(size)
         return b"".join(parts)
 
@@ -387,8 +392,6 @@ class YamuxMachine:
         while announce and size + 2 * HEADER_SIZE <= room:
             stream = next(iter(announce))
             credit = announce.pop(stream)
-            if stream.reset_code is not None:
-                continue
             if credit or (stream.flags and not stream.is_sendable):
                 parts.append(window_update(stream.flags, stream.id, credit))
                 stream.flags = 0
@@ -400,12 +403,7 @@ class YamuxMachine:
         return size
 
     def _put_frames(
-        self,
-        parts: list[bytes | memoryview],
-        size: int,
-        max_bytes: int,
-        largest: int,
-        lowest: int,
+        self, parts: list[bytes | memoryview], size: int, max_bytes: int, largest: int, lowest: int
     ) -> int:
         scheduler = self._scheduler
         while (room := max_bytes - size - HEADER_SIZE) > 0:
@@ -435,6 +433,16 @@ class YamuxMachine:
             size += self._put_control(parts, max_bytes - size)
         return size
 
+    def _put_acks(self, parts: list[bytes | memoryview], size: int, max_bytes: int) -> int:
+        """Acknowledgements that found no data to ride on go along in a frame of their own."""
+        while self._acks and size + HEADER_SIZE <= max_bytes:
+            stream, _ = self._acks.popitem()
+            if stream.flags:
+                parts.append(window_update(stream.flags, stream.id, 0))
+                stream.flags = 0
+                size += HEADER_SIZE
+        return size
+
     def _send_ping(self) -> int:
         value = self._next_ping
         self._next_ping = (value + 1) & 0xFFFF_FFFF
@@ -448,7 +456,7 @@ class YamuxMachine:
 
     # Receiving
 
-    def _parse(self, data: bytes, now: float, events: list[Event]) -> None:
+    def _parse(self, data: bytes, now: float) -> None:
         if self._partial:
             data = self._partial + data
             self._partial = b""
@@ -457,7 +465,7 @@ class YamuxMachine:
         while True:
             if self._body_left:
                 length = min(self._body_left, end - offset)
-                self._deliver(view[offset : offset + length], events)
+                self._deliver(view[offset : offset + length])
                 offset += length
                 if self._body_left:
                     return
@@ -469,37 +477,37 @@ class YamuxMachine:
             if version != VERSION:
                 raise RemoteProtocolError(f"yamux version {version} instead of {VERSION}")
             if kind <= WINDOW_UPDATE:
-                self._receive_frame(kind, flags, stream_id, length, now, events)
+                self._receive_frame(kind, flags, stream_id, length, now)
             elif kind == PING:
-                self._receive_ping(flags, length, now, events)
+                self._receive_ping(flags, length, now)
             elif kind == GO_AWAY:
                 self.remote_go_away = length
-                events.append(GoAwayReceived(length))
+                self._events.append(GoAwayReceived(length))
             else:
                 raise RemoteProtocolError(f"unknown yamux frame type {kind}")
 
     def _receive_frame(
-        self, kind: int, flags: int, stream_id: int, length: int, now: float, events: list[Event]
+        self, kind: int, flags: int, stream_id: int, length: int, now: float
     ) -> None:
         if flags & SYN:
-            stream = self._receive_syn(stream_id, now, events)
+            stream = self._receive_syn(stream_id, now)
         else:
             stream = self.streams.get(stream_id)
             if stream is None and not stream_id:
                 raise RemoteProtocolError("a data frame or window update for stream 0")
         if flags & ACK and stream is not None:
             self._table.acknowledge(stream)
-            self._resume_opening(events)
+            self._resume_opening()
         if kind == DATA and length:
             self._begin_body(stream, flags, length)
             return
-        if not flags:
+        if not flags & (SYN | ACK | FIN | RST):
             self._guard.control += 1
         if stream is not None:
             if kind == WINDOW_UPDATE and not flags & RST:
                 self._receive_credit(stream, length)
             if flags & (FIN | RST):
-                self._receive_end(stream, flags, length, events)
+                self._receive_end(stream, flags, length)
 
     def _begin_body(self, stream: StreamState | None, flags: int, length: int) -> None:
         if stream is not None:
@@ -511,7 +519,7 @@ class YamuxMachine:
         self._guard.exchanged += 1
         self._body_left, self._body_stream, self._body_flags = length, stream, flags
 
-    def _receive_syn(self, stream_id: int, now: float, events: list[Event]) -> StreamState | None:
+    def _receive_syn(self, stream_id: int, now: float) -> StreamState | None:
         if not stream_id or stream_id % 2 == self._next_id % 2:
             raise RemoteProtocolError(f"stream {stream_id} has the parity of this side's streams")
         if stream_id in self.streams:
@@ -528,7 +536,7 @@ class YamuxMachine:
         stream = StreamState(stream_id, Priority.MEDIUM, now, is_remote=True)
         self._backlog += 1
         self._table.add(stream)
-        events.append(StreamOpened(stream))
+        self._events.append(StreamOpened(stream))
         return stream
 
     def _receive_credit(self, stream: StreamState, credit: int) -> None:
@@ -538,19 +546,19 @@ class YamuxMachine:
         if stream.queued:
             self._scheduler.join(stream.flow)
 
-    def _receive_end(self, stream: StreamState, flags: int, code: int, events: list[Event]) -> None:
+    def _receive_end(self, stream: StreamState, flags: int, code: int) -> None:
         if flags & RST:
             if stream.is_remote:
                 self._guard.resets += 1
-            events += self._end(stream, code, remote=True)
+            self._end(stream, code, remote=True)
         elif not stream.remote_fin:
-            stream.remote_fin = True
+            stream.remote_fin = stream.discards = True
             self._table.lingering.pop(stream, None)
-            events.append(StreamFinished(stream))
+            self._events.append(StreamFinished(stream))
             if stream.fin_sent:
                 self._remove(stream)
 
-    def _receive_ping(self, flags: int, value: int, now: float, events: list[Event]) -> None:
+    def _receive_ping(self, flags: int, value: int, now: float) -> None:
         self._guard.control += 1
         if flags == SYN:
             self._control.append(ping(ACK, value))
@@ -560,11 +568,11 @@ class YamuxMachine:
                 self.inflight.answered(value, now)
             else:
                 self.inflight.measured(now - sent_at, now)
-                events.append(PongReceived(value, now - sent_at))
+                self._events.append(PongReceived(value, now - sent_at))
         else:
             raise RemoteProtocolError(f"a ping with flags {flags}")
 
-    def _deliver(self, body: memoryview, events: list[Event]) -> None:
+    def _deliver(self, body: memoryview) -> None:
         length = len(body)
         self._body_left -= length
         stream = self._body_stream
@@ -572,21 +580,22 @@ class YamuxMachine:
             return
         if length and stream.reset_code is None and not stream.discards:
             if not stream.received:
-                events.append(DataReceived(stream))
+                self._events.append(DataReceived(stream))
             self._table.count(stream, length)
-            stream.received += body
+            stream.received.append(body)
             stream.bytes_received += length
         if not self._body_left:
             self._body_stream = None
             if self._body_flags & (FIN | RST) and stream.is_open:
-                self._receive_end(stream, self._body_flags, 0, events)
+                self._receive_end(stream, self._body_flags, 0)
 
     def _remove(self, stream: StreamState) -> None:
         self._table.remove(stream)
         self._announce.pop(stream, None)
-        self._resume_opening(self._events)
+        self._acks.pop(stream, None)
+        self._resume_opening()
 
-    def _end(self, stream: StreamState, code: int, *, remote: bool) -> list[Event]:
+    def _end(self, stream: StreamState, code: int, *, remote: bool) -> None:
         stream.reset_code = code
         stream.reset_remote = remote
         self.queued -= stream.queued
@@ -594,13 +603,13 @@ class YamuxMachine:
         self._drop_received(stream)
         self._scheduler.leave(stream.flow)
         self._remove(stream)
-        return [StreamWasReset(stream)]
+        self._events.append(StreamWasReset(stream))
 
     def _drop_received(self, stream: StreamState) -> None:
         self._table.count(stream, -len(stream.received))
-        stream.received = bytearray()
+        stream.received.clear()
 
-    def _resume_opening(self, events: list[Event]) -> None:
+    def _resume_opening(self) -> None:
         if self._open_waits and self.can_open:
             self._open_waits = False
-            events.append(OpenResumed())
+            self._events.append(OpenResumed())

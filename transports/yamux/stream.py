@@ -88,18 +88,21 @@ class YamuxStream(Stream):
         if self._closed:
             raise anyio.ClosedResourceError
         self._machine.finish(self.state)
-        self.connection.poke()
-        await checkpoint()
+        self.connection.wake_writer()
 
     async def aclose(self) -> None:
         """Send what waits and the end, in the background; drop what still comes in."""
         if not self._closed:
             self._closed = True
             self._machine.close(self.state, self.connection.clock())
-            self.connection.poke()
+            # Not at once: the next stream's first bytes may go along.
+            self.connection.wake_writer()
             self.wake_reader()
             self.wake_writers()
-        await checkpoint()
+        self._work += CALL_WEIGHT
+        if self._work >= TURN:
+            self._work = 0
+            await checkpoint()
 
     def reset(self, code: int = 0) -> None:
         """End both directions at once and drop what waits; never blocks, harmless twice."""
