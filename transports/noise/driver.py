@@ -1,0 +1,34 @@
+"""Runs a Noise handshake over a byte stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from anyio.abc import ByteStream
+
+    from .machine import HandshakeResult, NoiseHandshake
+
+
+async def secure(
+    raw: ByteStream, handshake: NoiseHandshake, *, trailing: bytes = b""
+) -> HandshakeResult:
+    """Exchange the handshake's messages; what the peer sent behind them is in the result.
+
+    `trailing` are bytes already received. The caller bounds the time. Raises NoiseError,
+    PeerIdMismatch, and what the byte stream raises.
+    """
+    received = trailing
+    while True:
+        if received:
+            handshake.receive_data(received)
+        if data := handshake.data_to_send():
+            await raw.send(data)
+        if handshake.is_complete:
+            return handshake.result
+        try:
+            received = await raw.receive()
+        except anyio.EndOfStream:
+            handshake.receive_eof()
