@@ -506,7 +506,8 @@ class YamuxConnection:
 
     def _close_if_drained(self) -> None:
         if self._closed is None and not self.machine.streams:
-            self._end(ConnectionClosed(remote=False, code=self.machine.remote_go_away))
+            code = self.machine.remote_go_away
+            self._end(ConnectionClosed(remote=code is not None, code=code))
             self._finished.set()
 
     def _answer(self, value: int, rtt: float) -> None:
