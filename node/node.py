@@ -1,0 +1,397 @@
+"""The node: what an application holds, and what its transports see as their host."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, overload
+
+import anyio
+
+from ..transports.core.errors import (
+    ConnectionClosed,
+    DialError,
+    LimitExceeded,
+    LocalProtocolError,
+    NoTransport,
+    unwrap_group,
+)
+from ..transports.core.interfaces import Priority, RawTransport, Side
+from ..transports.core.keys import PrivateKey
+from ..transports.core.multiaddr import Multiaddr
+from ..transports.core.peer_id import PeerId
+from .config import NodeConfig
+from .dialing import parse_target
+from .events import AddressesChanged, EventHub, Listening
+from .interfaces import expand_wildcard
+from .peerstore import PeerStore
+from .protocols.identify import ID_PROTOCOL, PUSH_PROTOCOL
+from .protocols.identify_service import Identify
+from .protocols.perf import PERF_PROTOCOL, serve_perf
+from .protocols.ping import MAX_INBOUND_PINGS, PING_PROTOCOL, serve_ping
+from .router import Registration, Router, open_negotiated
+from .swarm import Swarm
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+    from typing import Self
+
+    from anyio.abc import TaskGroup
+
+    from ..transports.core.interfaces import (
+        Connection,
+        ConnectionListener,
+        Stream,
+        Transport,
+    )
+    from .dialing import Destination
+    from .events import EventReader, PeerIdentified
+    from .router import Handler
+    from .swarm import Entry
+
+MAX_RESPONSE_BYTES = 1024 * 1024
+"""What `request` reads at most, unless told otherwise: an answer is held in memory whole."""
+
+OPEN_ATTEMPTS = 2
+"""A connection may end between being chosen and being used; then another is chosen, once."""
+
+
+class Node:
+    """A peer of the network; an async context manager, to be entered once.
+
+    Embedding it is silent: no socket is bound and nothing is announced unless `listen` says so.
+    `identity` is a new Ed25519 key unless given; `listen` names one or several multiaddrs;
+    `transports` replaces the default ones, by name or as objects. Entering raises NoTransport,
+    AddressError or OSError if it cannot listen. Leaving flushes what waits, for at most
+    `config.stop_timeout` seconds, and closes every connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: PrivateKey | None = None,
+        listen: str | Multiaddr | Sequence[str | Multiaddr] = (),
+        transports: Sequence[Transport | RawTransport | str] | None = None,
+        config: NodeConfig | None = None,
+    ) -> None:
+        self.config = config or NodeConfig()
+        self.key = identity or PrivateKey.generate()
+        self.peer_id = PeerId.from_public_key(self.key.public_key)
+        self.peers = PeerStore()
+        self._listen = _parse_listen(listen)
+        self._events = EventHub()
+        self._listeners: list[ConnectionListener] = []
+        self._addresses: tuple[Multiaddr, ...] = ()
+        self._context: AbstractAsyncContextManager[None] | None = None
+        self._router = Router(
+            negotiation_timeout=self.config.negotiation_timeout,
+            publish=self._events.publish,
+            on_change=self._on_protocols,
+        )
+        chosen = load_transports(transports, self.config)
+        self._swarm = Swarm(
+            peer_id=self.peer_id,
+            transports=chosen,
+            config=self.config,
+            peers=self.peers,
+            publish=self._events.publish,
+            serve=self._serve,
+        )
+        self._identify = Identify(
+            key=self.key,
+            addresses=lambda: self._addresses,
+            protocols=lambda: self._router.protocols,
+            connections=lambda: self.connections,
+            peers=self.peers,
+            publish=self._events.publish,
+        )
+        self._register_own()
+        for transport in chosen:
+            transport.attach(self)
+
+    @property
+    def addresses(self) -> tuple[Multiaddr, ...]:
+        """The addresses this node can be dialled at, each ending in /p2p/<id>."""
+        own = self.peer_id
+        return tuple(address.with_peer(own) for address in self._addresses)
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The protocols this node serves."""
+        return self._router.protocols
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """The connections that stand."""
+        return tuple(entry.connection for entry in self._swarm.entries)
+
+    def events(self) -> EventReader:
+        """Return an iterator over what happens from now on; it ends when the node has stopped.
+
+        At most 1024 events wait in it; an EventsLost stands where more have been dropped.
+        """
+        return self._events.reader()
+
+    @overload
+    def handle(
+        self,
+        protocol: str,
+        handler: None = None,
+        *,
+        priority: Priority = Priority.MEDIUM,
+        allow_limited: bool = False,
+    ) -> Callable[[Handler], Handler]: ...
+
+    @overload
+    def handle(
+        self,
+        protocol: str,
+        handler: Handler,
+        *,
+        priority: Priority = Priority.MEDIUM,
+        allow_limited: bool = False,
+    ) -> None: ...
+
+    def handle(
+        self,
+        protocol: str,
+        handler: Handler | None = None,
+        *,
+        priority: Priority = Priority.MEDIUM,
+        allow_limited: bool = False,
+    ) -> Callable[[Handler], Handler] | None:
+        """Serve a protocol with `await handler(stream)`; without a handler, a decorator.
+
+        A stream is closed when its handler returns; it is reset, and HandlerFailed emitted, when
+        it raises. On relayed connections with a limit it is served only if `allow_limited`.
+        Raises ConfigError if the name cannot be a protocol's or is taken.
+        """
+        if handler is None:
+
+            def decorate(function: Handler) -> Handler:
+                self.handle(protocol, function, priority=priority, allow_limited=allow_limited)
+                return function
+
+            return decorate
+        registration = Registration(handler, Priority(priority), allow_limited)
+        self._router.register(protocol, registration)
+        return None
+
+    async def connect(
+        self, to: Destination, *, side: Side = Side.DIALER, fresh: bool = False
+    ) -> Connection:
+        """Return a connection to a peer: the best that stands, unless `fresh`, or a new one.
+
+        `to` is a peer id or one or several addresses of one peer, tried in order. Raises
+        DialError with every attempt in it, NoTransport, AddressError, LimitExceeded.
+        """
+        return await self._swarm.connect(parse_target(to), side=side, fresh=fresh)
+
+    async def open_stream(
+        self,
+        to: Destination,
+        *protocols: str,
+        priority: Priority = Priority.MEDIUM,
+        allow_limited: bool = False,
+    ) -> Stream:
+        """Open a stream that speaks one of `protocols`, best first; connects if need be.
+
+        Once the peer has said that it speaks one of them no round trip is spent on agreeing, and
+        a refusal shows as NegotiationError at the first `receive`. Raises NegotiationError,
+        ConnectionClosed, StreamReset and what `connect` does.
+        """
+        if not protocols:
+            raise LocalProtocolError("name at least one protocol to open a stream for")
+        target = parse_target(to)
+        for left in reversed(range(OPEN_ATTEMPTS)):
+            connection = None
+            if target.peer is not None:
+                connection = self._swarm.best(target.peer, allow_limited=allow_limited)
+            if connection is None:
+                connection = await self._swarm.connect(target, allow_limited=allow_limited)
+            if connection.limit is not None and not allow_limited:
+                raise DialError(
+                    f"{connection.remote_peer} is reached only through a relay that sets limits;"
+                    " pass allow_limited=True to use it"
+                )
+            try:
+                return await open_negotiated(
+                    connection,
+                    protocols,
+                    known=self.peers.protocols(connection.remote_peer),
+                    timeout=self.config.negotiation_timeout,
+                    priority=priority,
+                )
+            except ConnectionClosed:
+                self._swarm.discard(connection)
+                if not left:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def request(
+        self,
+        to: Destination,
+        protocol: str,
+        data: bytes = b"",
+        *,
+        max_bytes: int = MAX_RESPONSE_BYTES,
+        timeout: float = 60.0,  # noqa: ASYNC109 - part of what is asked for, named in the error
+    ) -> bytes:
+        """Send `data`, half-close, and return all that the peer answers up to its half-close.
+
+        Raises TimeoutError after `timeout` seconds, LimitExceeded for an answer of more than
+        `max_bytes`, StreamReset if the peer's handler fails, and what `open_stream` does.
+        """
+        with anyio.move_on_after(timeout):
+            stream = await self.open_stream(to, protocol)
+            async with stream:
+                if data:
+                    await stream.send(data)
+                await stream.send_eof()
+                return await _read_all(stream, max_bytes)
+        raise TimeoutError(f"no complete answer on {protocol} within {timeout:g} s")
+
+    async def identify(self, connection: Connection) -> PeerIdentified:
+        """Ask a peer what it is, over this connection; every new one is asked without this, too.
+
+        Raises NegotiationError, RemoteProtocolError, PeerIdMismatch, ConnectionClosed, StreamReset.
+        """
+        return await self._identify.ask(connection)
+
+    def serve_perf(self) -> None:
+        """Serve /perf/1.0.0, by which any peer may have this node send as much as it asks for."""
+        self.handle(PERF_PROTOCOL, serve_perf, priority=Priority.LOW)
+
+    async def __aenter__(self) -> Self:
+        if self._context is not None:
+            raise LocalProtocolError("a node is entered once; make a new one")
+        self._context = self._running()
+        await self._context.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        assert self._context is not None
+        swallowed = await self._context.__aexit__(exc_type, exc_val, exc_tb)
+        if exc_type is None and self.config.raise_handler_errors and self._router.first_error:
+            raise self._router.first_error
+        return swallowed
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        with unwrap_group():
+            async with anyio.create_task_group() as tasks:
+                try:
+                    self._swarm.start(tasks)
+                    tasks.start_soon(self._identify.run)
+                    await self._start_listening(tasks)
+                    self._events.publish(Listening(self.peer_id, self.addresses))
+                    yield
+                finally:
+                    await self._stop()
+                    tasks.cancel_scope.cancel()
+
+    async def _start_listening(self, tasks: TaskGroup) -> None:
+        for address in self._listen:
+            transport = self._swarm.transport_for(address)
+            if transport is None:
+                raise NoTransport(address)
+            self._listeners.append(await transport.listen(address.without_peer()))
+        self._update_addresses()
+        for listener in self._listeners:
+            tasks.start_soon(listener.serve, self._swarm.accept)
+            tasks.start_soon(self._watch, listener)
+
+    async def _watch(self, listener: ConnectionListener) -> None:
+        async for _ in listener.changes():
+            if self._update_addresses():
+                self._events.publish(AddressesChanged(self.addresses))
+                self._identify.poke()
+
+    def _update_addresses(self) -> bool:
+        bound = [address for listener in self._listeners for address in listener.addresses]
+        found = dict.fromkeys(each for address in bound for each in expand_wildcard(address))
+        before, self._addresses = self._addresses, tuple(found)
+        return before != self._addresses
+
+    async def _stop(self) -> None:
+        deadline = anyio.current_time() + self.config.stop_timeout
+        with anyio.CancelScope(shield=True, deadline=deadline):
+            async with anyio.create_task_group() as closing:
+                for listener in self._listeners:
+                    closing.start_soon(listener.aclose)
+                closing.start_soon(self._swarm.stop)
+        self._events.close()
+
+    async def _serve(self, entry: Entry, tasks: TaskGroup) -> None:
+        tasks.start_soon(self._identify.greet, entry.connection, entry.upkeep)
+        try:
+            await self._router.serve(entry.connection, tasks, entry.upkeep)
+        finally:
+            self._identify.forget(entry.connection)
+
+    def _register_own(self) -> None:
+        for protocol, handler in (
+            (ID_PROTOCOL, self._identify.serve),
+            (PUSH_PROTOCOL, self._identify.serve_push),
+        ):
+            registration = Registration(handler, allow_limited=True, is_upkeep=True)
+            self._router.register(protocol, registration)
+        ping = Registration(
+            serve_ping,
+            Priority.HIGH,
+            allow_limited=True,
+            max_streams=MAX_INBOUND_PINGS,
+            is_upkeep=True,
+        )
+        self._router.register(PING_PROTOCOL, ping)
+        if self.config.serve_perf:
+            self.serve_perf()
+
+    def _on_protocols(self) -> None:
+        if self._context is not None:
+            self._identify.poke()
+
+
+def load_transports(
+    chosen: Sequence[Transport | RawTransport | str] | None, config: NodeConfig
+) -> list[Transport]:
+    """Return transports from objects and names; None stands for the default ones."""
+    # Loaded here, since the transports are most of what an import of the node would cost.
+    from ..transports.tcp import TcpTransport
+    from ..transports.upgrade import Upgraded
+
+    if chosen is None:
+        return [Upgraded(TcpTransport())]
+    found: list[Transport] = []
+    for each in chosen:
+        if isinstance(each, str):
+            found.extend(transports_for([each], config))
+        elif isinstance(each, RawTransport):
+            found.append(Upgraded(each))
+        else:
+            found.append(each)
+    return found
+
+
+async def _read_all(stream: Stream, max_bytes: int) -> bytes:
+    parts = bytearray()
+    while True:
+        try:
+            parts += await stream.receive()
+        except anyio.EndOfStream:
+            return bytes(parts)
+        if len(parts) > max_bytes:
+            raise LimitExceeded(
+                "the answer's bytes", value=len(parts), limit=max_bytes, setting="max_bytes"
+            )
+
+
+def _parse_listen(listen: str | Multiaddr | Sequence[str | Multiaddr]) -> tuple[Multiaddr, ...]:
+    each = (listen,) if isinstance(listen, (str, Multiaddr)) else listen
+    return tuple(item if isinstance(item, Multiaddr) else Multiaddr.parse(item) for item in each)

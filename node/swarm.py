@@ -1,0 +1,365 @@
+"""The table of connections: dials them, takes them in, runs them, and picks one per peer.
+
+Every connection runs in the node's task group, in a group of its own; nothing that its peer
+does leaves that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+
+from ..transports.core.errors import (
+    DialError,
+    DialTimeout,
+    LimitExceeded,
+    LocalProtocolError,
+    NoTransport,
+    P2PError,
+    PeerIdMismatch,
+    SelfDial,
+)
+from ..transports.core.interfaces import Side
+from .dialing import Dial, explain, failed_attempt
+from .events import ConnectionEnded, ConnectionOpened, ConnectionRefused, DialFailed
+from .selection import Selection, rank_of
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from anyio.abc import TaskGroup
+
+    from ..transports.core.interfaces import Connection, Transport
+    from ..transports.core.multiaddr import Multiaddr
+    from ..transports.core.peer_id import PeerId
+    from .config import NodeConfig
+    from .dialing import Target
+    from .events import NodeEvent
+    from .peerstore import PeerStore
+
+REFUSAL_TIME = 1.0
+"""Seconds for telling a peer that its connection is not wanted."""
+
+logger = logging.getLogger(__name__)
+
+
+class Entry:
+    """One connection of the table; `upkeep` counts its streams that do not keep it in use."""
+
+    __slots__ = ("connection", "is_ended", "upkeep")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.upkeep: Counter[str] = Counter()
+        self.is_ended = False
+
+    def is_busy(self) -> bool:
+        """Say whether a stream is open that is not mere upkeep."""
+        counts = self.connection.statistics()
+        open_streams = counts.data_channels_opened - counts.data_channels_closed
+        return open_streams > self.upkeep.total()
+
+
+Serve: TypeAlias = Callable[[Entry, "TaskGroup"], Awaitable[None]]
+
+
+class Swarm:
+    """All connections of a node.
+
+    `serve(entry, tasks)` is run for each connection, in a task of `tasks`, its own group.
+    """
+
+    def __init__(
+        self,
+        *,
+        peer_id: PeerId,
+        transports: Sequence[Transport],
+        config: NodeConfig,
+        peers: PeerStore,
+        publish: Callable[[NodeEvent], None],
+        serve: Serve,
+    ) -> None:
+        self._peer_id = peer_id
+        self._transports = {name: each for each in transports for name in each.protocols}
+        self._config = config
+        self._peers = peers
+        self._publish = publish
+        self._serve = serve
+        self._tasks: TaskGroup | None = None
+        self._entries: dict[Connection, Entry] = {}
+        self._by_address: dict[Multiaddr, Entry] = {}
+        self._selections: dict[PeerId, Selection[Entry]] = {}
+        self._dials: dict[Hashable, Dial] = {}
+        self._poke = anyio.Event()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The connections that stand."""
+        return tuple(entry for entry in self._entries.values() if not entry.is_ended)
+
+    def entry(self, connection: Connection) -> Entry | None:
+        """Return a connection's entry, until everything that ran on it has ended."""
+        return self._entries.get(connection)
+
+    def transport_for(self, address: Multiaddr) -> Transport | None:
+        """Return the transport that claims an address, by its last protocol."""
+        return self._transports.get(address.last_transport)
+
+    def best(self, peer: PeerId, *, allow_limited: bool = True) -> Connection | None:
+        """Return the connection for what this side opens, if there is one."""
+        selection = self._selections.get(peer)
+        if selection is None:
+            return None
+        entry = selection.best(allow_limited=allow_limited)
+        return None if entry is None else entry.connection
+
+    def start(self, tasks: TaskGroup) -> None:
+        """Start to take and make connections, each of which runs in `tasks`."""
+        self._tasks = tasks
+        tasks.start_soon(self._prune)
+
+    async def stop(self) -> None:
+        """Take and make no more connections; flush and close the ones that stand."""
+        self._tasks = None
+        for dial in tuple(self._dials.values()):
+            dial.scope.cancel()
+        async with anyio.create_task_group() as closing:
+            for entry in self.entries:
+                closing.start_soon(entry.connection.aclose)
+
+    async def connect(
+        self,
+        target: Target,
+        *,
+        allow_limited: bool = True,
+        side: Side = Side.DIALER,
+        fresh: bool = False,
+    ) -> Connection:
+        """Return a connection to the target: one that stands, unless `fresh`, or a new one.
+
+        Raises DialError, NoTransport, LimitExceeded.
+        """
+        if target.peer == self._peer_id:
+            raise SelfDial(f"{target.peer} is this very node")
+        if not fresh and self._standing(target, allow_limited=allow_limited):
+            # A connection that was closed just now shows it within two turns of either loop.
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            if standing := self._standing(target, allow_limited=allow_limited):
+                return standing
+        key: Hashable = object() if fresh else target.peer or target.addresses
+        dial = self._dials.get(key)
+        if dial is None or dial.scope.cancel_called:
+            dial = self._start_dial(key, target, side)
+        dial.add(target.addresses)
+        return await dial.wait()
+
+    def discard(self, connection: Connection) -> None:
+        """Choose a connection no more, since it takes no new streams; it ends by itself."""
+        if entry := self._entries.get(connection):
+            self._remove(entry)
+
+    async def accept(self, connection: Connection) -> None:
+        """Take a connection that came in, or turn it away."""
+        peer = connection.remote_peer
+        refusal = self._inbound_refusal(peer)
+        if refusal is None:
+            self._admit(connection)
+            return
+        if isinstance(refusal, LimitExceeded):
+            address = connection.remote_addr
+            self._publish(ConnectionRefused(peer, address, str(refusal), refusal.setting))
+        logger.debug("turned %s away: %s", peer, refusal)
+        await self._refuse(connection)
+
+    def _standing(self, target: Target, *, allow_limited: bool) -> Connection | None:
+        if target.peer is not None:
+            return self.best(target.peer, allow_limited=allow_limited)
+        for address in target.addresses:
+            entry = self._by_address.get(address)
+            if entry is not None and (allow_limited or entry.connection.limit is None):
+                return entry.connection
+        return None
+
+    def _start_dial(self, key: Hashable, target: Target, side: Side) -> Dial:
+        limits = self._config.limits
+        if self._tasks is None:
+            raise LocalProtocolError("the node is not running")
+        if len(self._dials) >= limits.waiting_dials:
+            raise _limit("dials under way", len(self._dials), limits.waiting_dials, "waiting_dials")
+        total = len(self._entries) + len(self._dials)
+        if total >= limits.connections:
+            raise _limit("connections", total, limits.connections, "connections")
+        dial = self._dials[key] = Dial(target.peer)
+        if not target.addresses and target.peer is not None:
+            dial.add(self._peers.addresses(target.peer))
+        self._tasks.start_soon(self._dial, key, dial, side)
+        return dial
+
+    async def _dial(self, key: Hashable, dial: Dial, side: Side) -> None:
+        try:
+            with dial.scope:
+                while not dial.is_finished and (address := dial.next_address()) is not None:
+                    await self._attempt(dial, address, side)
+                if not dial.is_finished:
+                    error = explain(dial)
+                    self._publish(DialFailed(dial.peer, str(error)))
+                    dial.fail(error)
+        finally:
+            if self._dials.get(key) is dial:
+                del self._dials[key]
+            dial.fail(DialError("the dial was cancelled: the node stops"))
+
+    async def _attempt(self, dial: Dial, address: Multiaddr, side: Side) -> None:
+        timeout = self._config.dial_timeout
+        transport = self.transport_for(address)
+        started = anyio.current_time()
+        cause: Exception
+        try:
+            if transport is None or not transport.can_dial(address):
+                raise NoTransport(address)
+            with anyio.fail_after(timeout):
+                connection = await transport.dial(address, peer=dial.peer, side=side)
+            await self._check(connection, dial.peer)
+            entry = self._admit(connection)
+        except TimeoutError:
+            cause = DialTimeout(f"no connection within {timeout:g} s")
+        except Exception as error:  # noqa: BLE001  # boundary
+            cause = error
+        else:
+            self._by_address[address] = entry
+            self._peers.add_addresses(connection.remote_peer, [address.without_peer()])
+            dial.finish(connection)
+            return
+        logger.debug("dialling %s failed: %r", address, cause)
+        dial.attempts.append(failed_attempt(address, anyio.current_time() - started, cause))
+
+    async def _check(self, connection: Connection, expected: PeerId | None) -> None:
+        actual = connection.remote_peer
+        error: P2PError | None = None
+        if actual == self._peer_id:
+            error = SelfDial("the address leads to this very node")
+        elif expected not in (None, actual):
+            error = PeerIdMismatch(expected, actual)
+        if error is not None:
+            await self._refuse(connection)
+            raise error
+
+    def _inbound_refusal(self, peer: PeerId) -> P2PError | None:
+        limits = self._config.limits
+        if self._tasks is None:
+            return LocalProtocolError("the node is not running")
+        if peer == self._peer_id:
+            return SelfDial("it is this very node")
+        total, bound = len(self._entries), limits.inbound_connections
+        if total >= bound:
+            return _limit("inbound connections", total, bound, "connections")
+        own = sum(each.connection.remote_peer == peer for each in self._entries.values())
+        if own >= limits.connections_per_peer:
+            bound = limits.connections_per_peer
+            return _limit("connections of one peer", own, bound, "connections_per_peer")
+        return None
+
+    def _admit(self, connection: Connection) -> Entry:
+        if self._tasks is None:
+            raise LocalProtocolError("the node is not running")
+        peer, address = connection.remote_peer, connection.remote_addr
+        limited = connection.limit is not None
+        entry = self._entries[connection] = Entry(connection)
+        selection = self._selections.get(peer)
+        if selection is None:
+            selection = Selection(is_local_lower=self._peer_id < peer)
+            self._selections[peer] = selection
+        selection.add(
+            entry,
+            rank_of(address),
+            dialled=connection.side is Side.DIALER,
+            limited=limited,
+            now=anyio.current_time(),
+        )
+        self._poke.set()
+        self._peers.met(peer)
+        if not limited and (dial := self._dials.get(peer)):
+            dial.finish(connection)
+        self._publish(ConnectionOpened(peer, address, connection.side, limited))
+        self._tasks.start_soon(self._hold, entry)
+        return entry
+
+    async def _hold(self, entry: Entry) -> None:
+        connection = entry.connection
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._serve_entry, entry, tasks)
+                await _run(connection)
+                self._remove(entry)
+                ended = await connection.wait_closed()
+                logger.debug("%s: %s", connection.remote_peer, ended)
+                self._publish(
+                    ConnectionEnded(
+                        connection.remote_peer, connection.remote_addr, ended.remote, str(ended)
+                    )
+                )
+        finally:
+            # It counts against the limits until its last handler has ended.
+            self._remove(entry)
+            del self._entries[connection]
+
+    async def _serve_entry(self, entry: Entry, tasks: TaskGroup) -> None:
+        await self._serve(entry, tasks)
+        self._remove(entry)
+
+    def _remove(self, entry: Entry) -> None:
+        if entry.is_ended:
+            return
+        entry.is_ended = True
+        peer = entry.connection.remote_peer
+        for address in [each for each, held in self._by_address.items() if held is entry]:
+            del self._by_address[address]
+        selection = self._selections[peer]
+        selection.remove(entry, anyio.current_time())
+        if all(each.is_ended for each in self._of(peer)):
+            del self._selections[peer]
+            self._peers.parted(peer)
+        self._poke.set()
+
+    def _of(self, peer: PeerId) -> list[Entry]:
+        return [each for each in self._entries.values() if each.connection.remote_peer == peer]
+
+    async def _prune(self) -> None:
+        while True:
+            self._poke = anyio.Event()
+            timeouts = [each.next_timeout() for each in self._selections.values()]
+            deadline = min((each for each in timeouts if each is not None), default=inf)
+            with anyio.CancelScope(deadline=deadline) as scope:
+                await self._poke.wait()
+            if scope.cancelled_caught:
+                self._close_needless(anyio.current_time())
+
+    def _close_needless(self, now: float) -> None:
+        for selection in self._selections.values():
+            for entry in selection.handle_timeout(now, Entry.is_busy):
+                logger.debug("closing a needless connection to %s", entry.connection.remote_peer)
+                entry.connection.drain()
+
+    async def _refuse(self, connection: Connection) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_run, connection)
+            with anyio.move_on_after(REFUSAL_TIME):
+                await connection.aclose()
+            tasks.cancel_scope.cancel()
+
+
+async def _run(connection: Connection) -> None:
+    try:
+        await connection.run()
+    except (P2PError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+        logger.warning("a connection to %s broke: %r", connection.remote_peer, error)
+
+
+def _limit(which: str, value: int, limit: int, setting: str) -> LimitExceeded:
+    return LimitExceeded(which, value=value, limit=limit, setting=f"limits.{setting}")

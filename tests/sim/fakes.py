@@ -1,0 +1,112 @@
+"""A transport whose connections carry nothing, to see what the table of connections does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+from isthmus.transports.core.errors import ConnectionClosed
+from isthmus.transports.core.interfaces import ChannelBinding, ConnectionStatistics, Priority, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from isthmus.transports.core.interfaces import Host, Limit, MessagePipe, Stream
+    from isthmus.transports.core.multiaddr import Multiaddr
+    from isthmus.transports.core.peer_id import PeerId
+
+
+class FakeConnection:
+    """Stands until it is closed; `streams` is how many are said to be open."""
+
+    def __init__(
+        self,
+        peer: PeerId,
+        address: Multiaddr,
+        *,
+        side: Side = Side.DIALER,
+        fault: Exception | None = None,
+    ) -> None:
+        self.side = side
+        self.remote_peer = peer
+        self.remote_addr = address
+        self.channel_binding = ChannelBinding("noise", b"")
+        self.limit: Limit | None = None
+        self.streams = 0
+        self.is_drained = False
+        self.is_closed = False
+        self._fault = fault
+        self._ended = anyio.Event()
+
+    async def run(self) -> None:
+        await self._ended.wait()
+        if self._fault is not None:
+            raise self._fault
+
+    def fail(self) -> None:
+        """End as if the path had failed."""
+        self._ended.set()
+
+    async def open_stream(self, *, priority: Priority = Priority.MEDIUM) -> Stream:
+        raise ConnectionClosed(remote=False)
+
+    async def accept_stream(self) -> Stream:
+        await self._ended.wait()
+        raise ConnectionClosed(remote=False)
+
+    async def open_pipe(
+        self,
+        label: str,
+        *,
+        priority: Priority = Priority.MEDIUM,
+        max_age: float | None = None,
+        max_retransmits: int | None = None,
+    ) -> MessagePipe | None:
+        return None
+
+    async def accept_pipe(self) -> MessagePipe:
+        raise await self.wait_closed()
+
+    async def probe(self) -> float:
+        return 0.0
+
+    def drain(self) -> None:
+        self.is_drained = True
+        self._ended.set()
+
+    async def aclose(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.is_closed = True
+        self._ended.set()
+
+    async def wait_closed(self) -> ConnectionClosed:
+        await self._ended.wait()
+        return ConnectionClosed(remote=False)
+
+    def statistics(self) -> ConnectionStatistics:
+        return ConnectionStatistics(0, 0, None, None, None, self.streams, 0, 0.0, 0.0)
+
+
+class FakeTransport:
+    """Dials what `behaviour` makes of an address: it returns a connection, or raises."""
+
+    protocols = ("tcp",)
+
+    def __init__(self, behaviour: Callable[[Multiaddr], Awaitable[FakeConnection]]) -> None:
+        self._behaviour = behaviour
+        self.dialled: list[Multiaddr] = []
+
+    def attach(self, host: Host) -> None:
+        """Need nothing of the owner."""
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        return "udp" not in addr.names
+
+    async def dial(
+        self, addr: Multiaddr, *, peer: PeerId | None = None, side: Side = Side.DIALER
+    ) -> FakeConnection:
+        self.dialled.append(addr)
+        return await self._behaviour(addr)
+
+    async def listen(self, addr: Multiaddr) -> None:
+        raise NotImplementedError
