@@ -18,7 +18,8 @@ from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+    from socket import socket as Socket  # noqa: N812
 
 # Read at a time: less costs system calls, more does not gain (a receive buffer is shared).
 READ_SIZE = 262_144
@@ -62,13 +63,13 @@ def settle_allocator() -> None:
 class SocketStream(ByteStream):
     """A connected, non-blocking stream socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Socket) -> None:
         self._socket = sock
         self._closed = False
         self._stop_reading: Callable[[], None] | None = None
 
     @property
-    def socket(self) -> socket.socket:
+    def socket(self) -> Socket:
         """The socket, for its options and addresses."""
         return self._socket
 
@@ -173,8 +174,8 @@ class SocketStream(ByteStream):
             finally:
                 if not more and not done.done():
                     # A handler that raises is a bug: the loop reports it, the reader ends with it.
-                    error = sys.exception()
-                    done.set_result(None) if error is None else done.set_exception(error)
+                    bug = sys.exception()
+                    done.set_result(None) if bug is None else done.set_exception(bug)
 
         def stop() -> None:
             loop.remove_reader(self._socket)
@@ -192,10 +193,10 @@ class SocketStream(ByteStream):
             if not self._closed:
                 loop.remove_reader(self._socket)
 
-    async def _wait(self, wait: Callable[[socket.socket], object]) -> None:
+    async def _wait(self, wait: Callable[[Socket], Awaitable[None]]) -> None:
         if self._closed:
             raise anyio.ClosedResourceError
-        await wait(self._socket)  # type: ignore[misc]
+        await wait(self._socket)
         if self._closed:
             raise anyio.ClosedResourceError
 

@@ -169,7 +169,7 @@ class TcpListener(RawListener):
                     # Else the peer gave up while it waited in the backlog.
                 else:
                     sock.settimeout(0)
-                    tasks.start_soon(handler, _stream(sock), _multiaddr(address))
+                    tasks.start_soon(_handle, handler, _stream(sock), _multiaddr(address))
 
     async def aclose(self) -> None:
         """Stop listening; connections that came in stay."""
@@ -177,6 +177,12 @@ class TcpListener(RawListener):
             self._closed = True
             anyio.notify_closing(self._socket)
             self._socket.close()
+
+
+async def _handle(
+    handler: Callable[[ByteStream, Multiaddr], Awaitable[None]], stream: ByteStream, addr: Multiaddr
+) -> None:
+    await handler(stream, addr)
 
 
 def _stream(sock: socket.socket) -> SocketStream:
@@ -198,10 +204,10 @@ async def _resolve(addr: Multiaddr) -> list[tuple[socket.AddressFamily, _Target]
 
 
 def _socket_address(addr: Multiaddr) -> _Target:
-    zone = addr.value_of("ip6zone")
+    zone, port = addr.value_of("ip6zone"), addr.port or 0
     if zone is not None:
-        return (str(addr.ip), addr.port, 0, socket.if_nametoindex(str(zone)))
-    return (str(addr.ip), addr.port)
+        return (str(addr.ip), port, 0, socket.if_nametoindex(str(zone)))
+    return (str(addr.ip), port)
 
 
 def _multiaddr(address: tuple[object, ...]) -> Multiaddr:

@@ -223,7 +223,8 @@ async def streams(node: Node, *, address: str, count: int = 500) -> dict[str, An
         nonlocal echoed
         async with stream:
             await stream.send(payload)
-            echoed += await receive_exactly(stream, len(payload)) == payload
+            same = await receive_exactly(stream, len(payload)) == payload
+        echoed += same
 
     with unwrap_group():
         async with anyio.create_task_group() as tasks:

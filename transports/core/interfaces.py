@@ -314,7 +314,8 @@ class RawListener(AsyncResource, ABC):
 
     async def changes(self) -> AsyncIterator[AddressesChanged]:
         """Yield each change of `addresses`; a listener whose addresses never change yields none."""
-        for change in ():
+        none: tuple[AddressesChanged, ...] = ()
+        for change in none:
             yield change
 
     @abstractmethod

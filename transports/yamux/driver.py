@@ -346,7 +346,6 @@ class YamuxConnection:
         if self._socket is None:
             self.wake_writer()
             return
-        machine = self.machine
         self._last_flush = self.clock()
         try:
             self._flush_socket(self._socket, leave)
