@@ -11,7 +11,7 @@ import anyio
 
 from ..transports.core.errors import ConfigError, ConnectionClosed, NegotiationError, P2PError
 from ..transports.core.interfaces import Priority, Stream
-from ..transports.multistream import LazyDialer, negotiate_dialer, negotiate_listener
+from ..transports.multistream import LazyDialer, ListenerNegotiation, negotiate_dialer
 from .events import HandlerFailed
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ Handler: TypeAlias = Callable[[Stream], Awaitable[None]]
 
 MAX_PROTOCOL_BYTES = 1022
 """go reads no longer frame of multistream-select than 1024 bytes, newline included."""
+
+IDLE_TASKS = 2
+"""Tasks of a connection that wait for its next stream: one for it, one while that is served."""
 
 _STREAM_ENDS = (P2PError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
@@ -86,27 +89,39 @@ class Router:
         `upkeep` counts the open streams of protocols that are bounded or only upkeep.
         """
         table = self._table if connection.limit is None else self._limited_table
-        while True:
-            try:
-                stream = await connection.accept_stream()
-            except ConnectionClosed:
-                return
-            tasks.start_soon(self._serve_stream, stream, table, upkeep)
+        idle = 0
+
+        async def work(*, stays: bool = False) -> None:
+            # A task that has served a stream waits for the next: starting one costs more than
+            # serving a short stream does.
+            nonlocal idle
+            while stays or idle < IDLE_TASKS:
+                idle += 1
+                try:
+                    stream = await connection.accept_stream()
+                except ConnectionClosed:
+                    return
+                finally:
+                    idle -= 1
+                if not idle:
+                    tasks.start_soon(work)
+                await self._serve_stream(stream, table, upkeep)
+
+        await work(stays=True)
 
     async def _serve_stream(
         self, stream: Stream, table: dict[str, Registration], upkeep: Counter[str]
     ) -> None:
         protocol = None
         try:
-            with anyio.move_on_after(self._negotiation_timeout):
-                protocol, trailing = await negotiate_listener(stream, table.__contains__)
+            protocol = await self._agree(stream, table)
         except _STREAM_ENDS as error:
             logger.debug("no protocol agreed with %s: %s", stream.connection.remote_peer, error)
+        finally:
+            if protocol is None:
+                stream.reset()
         if protocol is None:
-            stream.reset()
             return
-        if trailing:
-            stream.unread(trailing)
         registration = table[protocol]
         stream.protocol = protocol
         if stream.priority != registration.priority:
@@ -122,6 +137,23 @@ class Router:
             await self._handle(stream, registration, protocol)
         finally:
             upkeep[protocol] -= 1
+
+    async def _agree(self, stream: Stream, table: dict[str, Registration]) -> str | None:
+        """Answer proposals until one is agreed; None if time runs out."""
+        negotiation = ListenerNegotiation(table.__contains__)
+        if stream.statistics().bytes_unread:
+            # A proposal that is here already needs no deadline, which costs more than reading it.
+            negotiation.receive_data(await stream.receive())
+            if negotiation.is_complete:
+                stream.begin(_Answer(negotiation.data_to_send()))
+        if not negotiation.is_complete:
+            with anyio.move_on_after(self._negotiation_timeout):
+                await _finish(stream, negotiation)
+            if not negotiation.is_complete:
+                return None
+        if trailing := negotiation.take_trailing():
+            stream.unread(trailing)
+        return negotiation.protocol
 
     async def _handle(self, stream: Stream, registration: Registration, protocol: str) -> None:
         done = False
@@ -144,6 +176,31 @@ class Router:
             logger.debug("its traceback", exc_info=error)
             self.first_error = self.first_error or error
         self._publish(HandlerFailed(peer, protocol, error))
+
+
+async def _finish(stream: Stream, negotiation: ListenerNegotiation) -> None:
+    while True:
+        if data := negotiation.data_to_send():
+            await stream.send(data)
+        if negotiation.is_complete:
+            return
+        negotiation.receive_data(await stream.receive())
+
+
+class _Answer:
+    """Lets the agreement ride on the handler's first bytes, instead of a packet of its own."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def data_to_send(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+    def receive_data(self, data: bytes) -> bytes:
+        return data
 
 
 MAX_UPKEEP_STREAMS = 16
