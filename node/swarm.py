@@ -181,7 +181,7 @@ class Swarm:
         if target.peer is not None:
             return self.best(target.peer, allow_limited=allow_limited)
         for address in target.addresses:
-            entry = self._by_address.get(address)
+            entry = self._by_address.get(address.without_peer())
             if entry is not None and (allow_limited or entry.connection.limit is None):
                 return entry.connection
         return None
@@ -232,8 +232,9 @@ class Swarm:
         except Exception as error:  # noqa: BLE001  # boundary
             cause = error
         else:
-            self._by_address[address] = entry
-            self._peers.add_addresses(connection.remote_peer, [address.without_peer()])
+            bare = address.without_peer()
+            self._by_address[bare] = entry
+            self._peers.add_addresses(connection.remote_peer, [bare])
             dial.finish(connection)
             return
         logger.debug("dialling %s failed: %r", address, cause)

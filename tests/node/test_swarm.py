@@ -1,0 +1,304 @@
+"""The table of connections, over connections that carry nothing; on trio by a virtual clock."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from isthmus.node.config import LimitsConfig, NodeConfig
+from isthmus.node.dialing import parse_target
+from isthmus.node.events import ConnectionEnded, NodeEvent
+from isthmus.node.peerstore import PeerStore
+from isthmus.node.swarm import Swarm
+from isthmus.transports.core.errors import (
+    DialError,
+    DialTimeout,
+    LimitExceeded,
+    NegotiationError,
+    PeerIdMismatch,
+    RemoteProtocolError,
+    SelfDial,
+    unwrap_group,
+)
+from isthmus.transports.core.interfaces import Side
+from isthmus.transports.core.keys import PrivateKey
+from isthmus.transports.core.multiaddr import Multiaddr
+from isthmus.transports.core.peer_id import PeerId
+from sim.fakes import FakeConnection, FakeTransport
+from trio.testing import MockClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+PEERS = sorted(
+    PeerId.from_public_key(PrivateKey.from_seed(bytes([number]) * 32).public_key)
+    for number in range(1, 6)
+)
+LOW, LOCAL, HIGH = PEERS[0], PEERS[2], PEERS[4]
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    if request.param == "asyncio":
+        return "asyncio"
+    return ("trio", {"clock": MockClock(autojump_threshold=0)})
+
+
+with_virtual_time = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+
+
+def address(port: int = 1, peer: PeerId | None = None) -> Multiaddr:
+    found = Multiaddr.parse(f"/ip4/192.0.2.1/tcp/{port}")
+    return found if peer is None else found.with_peer(peer)
+
+
+class Fixture:
+    """A swarm whose dials succeed at the addresses in `online`, and fail with what is there."""
+
+    def __init__(self, **settings) -> None:
+        self.online: dict[Multiaddr, FakeConnection | Exception | None] = {}
+        self.events: list[NodeEvent] = []
+        self.peers = PeerStore()
+        self.transport = FakeTransport(self._dial)
+        self.swarm = Swarm(
+            peer_id=LOCAL,
+            transports=[self.transport],
+            config=NodeConfig(**settings),
+            peers=self.peers,
+            publish=self.events.append,
+            serve=self._serve,
+        )
+
+    async def _dial(self, addr: Multiaddr) -> FakeConnection:
+        await anyio.lowlevel.checkpoint()
+        found = self.online[addr.without_peer()]
+        if found is None:
+            await anyio.sleep_forever()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def _serve(self, entry, tasks) -> None:
+        await entry.connection.wait_closed()
+
+    async def connect(self, to, **options) -> FakeConnection:
+        return await self.swarm.connect(parse_target(to), **options)
+
+
+@asynccontextmanager
+async def running(**settings) -> AsyncIterator[Fixture]:
+    fixture = Fixture(**settings)
+    with unwrap_group():
+        async with anyio.create_task_group() as tasks:
+            fixture.swarm.start(tasks)
+            try:
+                yield fixture
+            finally:
+                await fixture.swarm.stop()
+                tasks.cancel_scope.cancel()
+
+
+def is_virtual(anyio_backend) -> bool:
+    return anyio_backend != "asyncio"
+
+
+async def test_addresses_are_tried_in_order_until_one_answers():
+    async with running() as it:
+        good = FakeConnection(LOW, address(3))
+        it.online = {
+            address(1): DialError("no"),
+            address(2): NegotiationError(["/noise"], "na"),
+            address(3): good,
+        }
+        assert await it.connect([address(port) for port in (1, 2, 3, 4)]) is good
+        assert it.transport.dialled == [address(1), address(2), address(3)]
+        assert it.peers.addresses(LOW) == (address(3),)
+
+
+async def test_every_failed_attempt_is_told():
+    async with running() as it:
+        it.online = {
+            address(1): DialError("no way"),
+            address(2): NegotiationError(["/noise"], "na"),
+            address(3): PeerIdMismatch(LOW, HIGH),
+            address(4): ValueError("a bug of the transport"),
+            address(5): FakeConnection(HIGH, address(5)),
+        }
+        to = [address(port, LOW) for port in range(1, 6)]
+        to.append(Multiaddr.parse("/ip4/192.0.2.1/udp/6"))
+        with pytest.raises(DialError) as caught:
+            await it.connect(to)
+        assert [attempt.phase for attempt in caught.value.attempts] == [
+            "connect",
+            "negotiation",
+            "handshake",
+            "connect",
+            "handshake",
+            "address",
+        ]
+        assert "a bug of the transport" in str(caught.value)
+        assert it.online[address(5)].is_closed
+
+
+async def test_a_dial_that_leads_back_is_closed():
+    async with running() as it:
+        it.online = {address(1): FakeConnection(LOCAL, address(1))}
+        with pytest.raises(SelfDial):
+            await it.connect(address(1))
+        assert it.online[address(1)].is_closed
+        assert it.swarm.entries == ()
+
+
+async def test_a_silent_address_is_left_in_time(anyio_backend):
+    timeout = 10.0 if is_virtual(anyio_backend) else 0.05
+    async with running(dial_timeout=timeout) as it:
+        it.online = {address(1): None, address(2): FakeConnection(LOW, address(2))}
+        started = anyio.current_time()
+        await it.connect([address(1), address(2)])
+        assert timeout <= anyio.current_time() - started < timeout + 1
+        with pytest.raises(DialTimeout) as caught:
+            await it.connect(address(1, HIGH))
+        assert caught.value.attempts[0].duration >= timeout
+
+
+async def test_who_gives_up_leaves_the_dial_to_the_others():
+    async with running() as it:
+        it.online = {address(1): None}
+        impatient = anyio.CancelScope()
+
+        async def wait(scope: anyio.CancelScope) -> None:
+            with scope:
+                await it.connect(address(1, LOW))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait, impatient)
+            patient = anyio.CancelScope()
+            tasks.start_soon(wait, patient)
+            await anyio.wait_all_tasks_blocked()
+            assert len(it.transport.dialled) == 1
+            impatient.cancel()
+            await anyio.wait_all_tasks_blocked()
+            # A third one adds the address where the peer really is.
+            it.online[address(2)] = FakeConnection(LOW, address(2))
+            patient.cancel()
+            await anyio.wait_all_tasks_blocked()
+        # The last one to give up has ended the dial; the next one starts anew.
+        assert await it.connect(address(2, LOW)) is it.online[address(2)]
+        assert it.transport.dialled == [address(1, LOW), address(2, LOW)]
+
+
+async def test_a_peer_that_comes_in_ends_the_wait_for_it():
+    async with running() as it:
+        it.online = {address(1): None}
+        found = []
+
+        async def connect() -> None:
+            found.append(await it.connect(address(1, LOW)))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connect)
+            await anyio.wait_all_tasks_blocked()
+            came = FakeConnection(LOW, address(9), side=Side.LISTENER)
+            await it.swarm.accept(came)
+        assert found == [came]
+
+
+async def test_stopping_ends_dials_and_closes_connections():
+    async def dial_and_stop() -> None:
+        async with running() as it:
+            connection = FakeConnection(HIGH, address(2))
+            it.online = {address(1): None, address(2): connection}
+            await it.connect(address(2))
+            async with anyio.create_task_group() as tasks:
+
+                async def stop() -> None:
+                    await anyio.wait_all_tasks_blocked()
+                    await it.swarm.stop()
+                    late = FakeConnection(LOW, address(3), side=Side.LISTENER)
+                    await it.swarm.accept(late)
+                    assert late.is_closed
+                    assert connection.is_closed
+
+                tasks.start_soon(stop)
+                await it.connect(address(1))
+
+    with pytest.raises(DialError, match="the node stops"), unwrap_group():
+        await dial_and_stop()
+
+
+async def test_a_broken_connection_leaves_the_others_alone(caplog):
+    async with running() as it:
+        for fault in (RemoteProtocolError("nonsense"), OSError("broken"), None):
+            connection = FakeConnection(LOW, address(1), fault=fault)
+            it.online = {address(1): connection}
+            assert await it.connect(address(1)) is connection
+            connection.fail()
+            await anyio.wait_all_tasks_blocked()
+            assert it.swarm.best(LOW) is None
+            assert isinstance(it.events[-1], ConnectionEnded)
+        assert len(caplog.records) == 2
+
+
+async def test_dials_under_way_are_bounded():
+    config = LimitsConfig(waiting_dials=1)
+    async with running(limits=config) as it:
+        it.online = {address(1): None, address(2): None}
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(it.connect, address(1, LOW))
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(LimitExceeded, match=r"limits\.waiting_dials"):
+                await it.connect(address(2, HIGH))
+            tasks.cancel_scope.cancel()
+
+
+async def test_limited_connections_are_for_those_who_allow_them():
+    async with running() as it:
+        relayed = FakeConnection(LOW, address(1))
+        relayed.limit = object()
+        direct = FakeConnection(LOW, address(2))
+        it.online = {address(1): relayed, address(2): direct}
+        assert await it.connect(address(1)) is relayed
+        assert it.swarm.best(LOW) is relayed
+        assert it.swarm.best(LOW, allow_limited=False) is None
+        assert await it.connect(address(2, LOW)) is relayed
+        assert await it.connect(address(2, LOW), allow_limited=False) is direct
+        assert await it.connect(address(2), allow_limited=False) is direct
+
+
+@pytest.mark.parametrize(("peer", "closes_own"), [(LOW, True), (HIGH, False)])
+@with_virtual_time
+async def test_of_crossed_dials_one_is_closed_by_who_dialled_it(peer, closes_own):
+    async with running() as it:
+        mine = FakeConnection(peer, address(1))
+        theirs = FakeConnection(peer, address(9), side=Side.LISTENER)
+        it.online = {address(1): mine}
+        await it.connect(address(1))
+        await it.swarm.accept(theirs)
+        assert it.swarm.best(peer) is (theirs if closes_own else mine)
+        await anyio.sleep(29)
+        assert not mine.is_drained
+        await anyio.sleep(2)
+        assert mine.is_drained is closes_own
+        assert not theirs.is_drained
+        assert len(it.swarm.entries) == (1 if closes_own else 2)
+
+
+@with_virtual_time
+async def test_a_needless_connection_stays_while_it_carries_streams():
+    async with running() as it:
+        first = FakeConnection(LOW, address(1), side=Side.LISTENER)
+        await it.swarm.accept(first)
+        mine = FakeConnection(LOW, address(2))
+        mine.streams = 2
+        it.online = {address(2): mine}
+        await it.connect(address(2), fresh=True)
+        entry = it.swarm.entry(mine)
+        await anyio.sleep(60)
+        assert not mine.is_drained
+        # Streams of identify and ping do not count.
+        entry.upkeep["/ipfs/ping/1.0.0"] = 2
+        await anyio.sleep(6)
+        assert mine.is_drained
+        assert not first.is_drained
