@@ -328,10 +328,10 @@ class Node:
                 closing.start_soon(self._swarm.stop)
         self._events.close()
 
-    async def _serve(self, entry: Entry, tasks: TaskGroup) -> None:
+    async def _serve(self, entry: Entry, tasks: TaskGroup, on_end: Callable[[], None]) -> None:
         tasks.start_soon(self._identify.greet, entry.connection, entry.upkeep)
         try:
-            await self._router.serve(entry.connection, tasks, entry.upkeep)
+            await self._router.serve(entry.connection, tasks, entry.upkeep, on_end)
         finally:
             self._identify.forget(entry.connection)
 

@@ -83,10 +83,17 @@ class Router:
         self.protocols = tuple(self._table)
         self._on_change()
 
-    async def serve(self, connection: Connection, tasks: TaskGroup, upkeep: Counter[str]) -> None:
+    async def serve(
+        self,
+        connection: Connection,
+        tasks: TaskGroup,
+        upkeep: Counter[str],
+        on_end: Callable[[], None],
+    ) -> None:
         """Serve every stream that the peer opens, in `tasks`, until the connection has ended.
 
-        `upkeep` counts the open streams of protocols that are bounded or only upkeep.
+        `upkeep` counts the open streams of protocols that are bounded or only upkeep. `on_end` is
+        called as soon as no more streams can come, while handlers may still run.
         """
         table = self._table if connection.limit is None else self._limited_table
         idle = 0
@@ -100,6 +107,7 @@ class Router:
                 try:
                     stream = await connection.accept_stream()
                 except ConnectionClosed:
+                    on_end()
                     return
                 finally:
                     idle -= 1

@@ -65,13 +65,14 @@ class Entry:
         return open_streams > self.upkeep.total()
 
 
-Serve: TypeAlias = Callable[[Entry, "TaskGroup"], Awaitable[None]]
+Serve: TypeAlias = Callable[[Entry, "TaskGroup", Callable[[], None]], Awaitable[None]]
 
 
 class Swarm:
     """All connections of a node.
 
-    `serve(entry, tasks)` is run for each connection, in a task of `tasks`, its own group.
+    `serve(entry, tasks, on_end)` is run for each connection, in a task of `tasks`, its own group;
+    it calls `on_end` as soon as it learns that the connection has ended.
     """
 
     def __init__(
@@ -295,7 +296,7 @@ class Swarm:
         connection = entry.connection
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._serve_entry, entry, tasks)
+                tasks.start_soon(self._serve, entry, tasks, lambda: self._remove(entry))
                 await _run(connection)
                 self._remove(entry)
                 ended = await connection.wait_closed()
@@ -309,10 +310,6 @@ class Swarm:
             # It counts against the limits until its last handler has ended.
             self._remove(entry)
             del self._entries[connection]
-
-    async def _serve_entry(self, entry: Entry, tasks: TaskGroup) -> None:
-        await self._serve(entry, tasks)
-        self._remove(entry)
 
     def _remove(self, entry: Entry) -> None:
         if entry.is_ended:

@@ -80,8 +80,9 @@ class Fixture:
             raise found
         return found
 
-    async def _serve(self, entry, tasks) -> None:
+    async def _serve(self, entry, tasks, on_end) -> None:
         await entry.connection.wait_closed()
+        on_end()
 
     async def connect(self, to, **options) -> FakeConnection:
         return await self.swarm.connect(parse_target(to), **options)
