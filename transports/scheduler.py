@@ -72,9 +72,11 @@ class _Class:
 class Scheduler:
     """Chooses flows so that urgent data waits for one frame and no class starves."""
 
-    __slots__ = ("_classes",)
+    __slots__ = ("_classes", "ready")
 
     def __init__(self) -> None:
+        self.ready = 0
+        """Flows that have something to send."""
         self._classes = [_Class(quantum) for quantum in QUANTA.values()]
 
     def join(self, flow: Flow) -> None:
@@ -82,6 +84,7 @@ class Scheduler:
         if flow.is_ready:
             return
         flow.is_ready = True
+        self.ready += 1
         queue = self._classes[flow.rank]
         queue.ready += 1
         if not flow.is_listed:
@@ -92,6 +95,7 @@ class Scheduler:
         """Say that the flow has nothing to send."""
         if flow.is_ready:
             flow.is_ready = False
+            self.ready -= 1
             queue = self._classes[flow.rank]
             queue.ready -= 1
             queue.trim()

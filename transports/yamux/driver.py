@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The plaintext of one Noise record.
-RECORD = 65_519
+# The plaintext of one record: below Noise's 65 519, so that a sealed record is one segment on
+# loopback (65 483 bytes), where a second one of a few bytes costs 13 % of the throughput.
+RECORD = 65_448
 # Bytes waiting that are worth a system call of their own; less is gathered for a turn of the loop.
 WORTH_SENDING = 32_768
 # Seconds since the last flush after which the socket is likely idle, so that waiting gains nothing.

@@ -55,8 +55,9 @@ from .wire import (
     window_update,
 )
 
-# Four frames of this size, with headers, fill one Noise record of 65 519 bytes.
-LARGEST_FRAME = 16_367
+# Four frames of this size, with headers, fill the driver's record of 65 448 bytes. A stream that is
+# alone fills the record with one frame: a frame cannot be cut once its record is sealed anyway.
+LARGEST_FRAME = 16_350
 # Seconds that an acknowledgement waits for data to ride on; peers allow 256 without any.
 ACK_DELAY = 0.005
 # Pongs and resets that may wait for the socket; beyond, reading waits too (see `is_congested`).
@@ -411,7 +412,9 @@ class YamuxMachine:
             if flow is None:
                 break
             stream = cast("StreamState", flow.owner)
-            length = min(largest, room, stream.queued, stream.credit)
+            length = min(room, stream.queued, stream.credit)
+            if length > largest and (largest < LARGEST_FRAME or scheduler.ready > 1):
+                length = largest
             parts.append(HEADER.pack(VERSION, DATA, stream.flags, stream.id, length))
             stream.flags = 0
             parts += stream.take_frame(length)
