@@ -1,4 +1,8 @@
-"""What kind of address this is: one pure classifier, for ranking, privacy and limits."""
+"""What kind of address this is: the one pure classifier, for ranking, privacy and limits.
+
+The tables are IANA's special-purpose registries (RFC 6890 and what updates it); Python's own flags
+differ between its versions, and count some ranges that nobody can reach as global.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +15,30 @@ if TYPE_CHECKING:
 
 __all__ = ["AddressClass", "classify", "classify_ip"]
 
-_SHARED = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598, carrier-grade NAT
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
-_NAMES = {"dns", "dns4", "dns6", "dnsaddr"}
-
 
 class AddressClass(Enum):
     """From where an address can be reached."""
 
     PROCESS_LOCAL = "process-local"
+    """Memory and Unix sockets: never told to a peer."""
     LOOPBACK = "loopback"
+    """This machine, also by the name localhost."""
     LINK_LOCAL = "link-local"
     PRIVATE = "private"
+    """RFC 1918, RFC 4193, and NAT64 prefixes of one's own."""
     SHARED = "shared"
+    """Behind a carrier's NAT (RFC 6598)."""
     PUBLIC = "public"
     UNSPECIFIED = "unspecified"
+    """Every address of this machine: to listen on, not to dial."""
     MULTICAST = "multicast"
     RESERVED = "reserved"
-    NAME = "name"
+    """Documentation, benchmarks, and whatever else is routed nowhere."""
+    DNS = "dns"
+    """A name: what it stands for is known after it was resolved."""
     RELAYED = "relayed"
     UNKNOWN = "unknown"
+    """No place at all, such as a peer id alone."""
 
 
 def classify(addr: Multiaddr) -> AddressClass:
@@ -41,39 +49,77 @@ def classify(addr: Multiaddr) -> AddressClass:
         return AddressClass.PROCESS_LOCAL
     if addr.ip is not None:
         return classify_ip(addr.ip)
-    if addr.names[0] in _NAMES:
-        name = f".{addr.host.lower().rstrip('.')}"
-        return AddressClass.LOOPBACK if name.endswith(".localhost") else AddressClass.NAME
-    return AddressClass.UNKNOWN
+    if not addr.host:
+        return AddressClass.UNKNOWN
+    # RFC 6761: this name, and all below it, are the machine itself.
+    name = f".{addr.host.lower().rstrip('.')}"
+    return AddressClass.LOOPBACK if name.endswith(".localhost") else AddressClass.DNS
 
 
 def classify_ip(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> AddressClass:
-    """Return the class of an IP address; an IPv4 one inside IPv6 counts as itself."""
+    """Return the class of an IP address; one that stands for an IPv4 address has that one's."""
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return classify_ip(ip.ipv4_mapped)
-        if ip in _NAT64:
-            return classify_ip(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF))
-    elif ip in _SHARED:
-        return AddressClass.SHARED
-    for is_member, kind in (
-        (ip.is_unspecified, AddressClass.UNSPECIFIED),
-        (ip.is_loopback, AddressClass.LOOPBACK),
-        (ip.is_link_local, AddressClass.LINK_LOCAL),
-        (ip.is_multicast, AddressClass.MULTICAST),
-        (ip.is_global, AddressClass.PUBLIC),
-        (_is_private(ip), AddressClass.PRIVATE),
-    ):
-        if is_member:
+        inner = _embedded(int(ip))
+        if inner is None:
+            return _find(_IPV6, int(ip), 128, AddressClass.RESERVED)
+        ip = inner
+    return _find(_IPV4, int(ip), 32, AddressClass.PUBLIC)
+
+
+def _embedded(ip: int) -> ipaddress.IPv4Address | None:
+    for prefix, length in _MAPPINGS:
+        if ip >> 128 - length == prefix:
+            return ipaddress.IPv4Address(ip >> 96 - length & 0xFFFF_FFFF)
+    return None
+
+
+_Row = tuple[int, int, AddressClass]
+
+
+def _find(rows: tuple[_Row, ...], ip: int, bits: int, otherwise: AddressClass) -> AddressClass:
+    for prefix, length, kind in rows:
+        if ip >> bits - length == prefix:
             return kind
-    return AddressClass.RESERVED
+    return otherwise
 
 
-_PRIVATE = tuple(
-    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
+def _table(**networks: str) -> tuple[_Row, ...]:
+    rows = [
+        (*_prefix(network), AddressClass[kind])
+        for kind, text in networks.items()
+        for network in text.split()
+    ]
+    # The longest prefix is looked at first.
+    return tuple(sorted(rows, key=lambda row: -row[1]))
+
+
+def _prefix(text: str) -> tuple[int, int]:
+    network = ipaddress.ip_network(text)
+    bits = network.max_prefixlen - network.prefixlen
+    return int(network.network_address) >> bits, network.prefixlen
+
+
+_IPV4 = _table(
+    UNSPECIFIED="0.0.0.0/32",
+    LOOPBACK="127.0.0.0/8",
+    LINK_LOCAL="169.254.0.0/16",
+    PRIVATE="10.0.0.0/8 172.16.0.0/12 192.168.0.0/16",
+    SHARED="100.64.0.0/10",
+    MULTICAST="224.0.0.0/4",
+    RESERVED="0.0.0.0/8 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 198.18.0.0/15 198.51.100.0/24 "
+    "203.0.113.0/24 240.0.0.0/4",
 )
 
+_IPV6 = _table(
+    UNSPECIFIED="::/128",
+    LOOPBACK="::1/128",
+    LINK_LOCAL="fe80::/10",
+    PRIVATE="fc00::/7 64:ff9b:1::/48",
+    MULTICAST="ff00::/8",
+    PUBLIC="2000::/3",
+    RESERVED="2001::/23 2001:db8::/32 3fff::/20",
+)
+"""Whatever is not here is RESERVED: only 2000::/3 is given out (RFC 4291)."""
 
-def _is_private(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """RFC 1918 and RFC 4193; Python's own `is_private` counts documentation ranges too."""
-    return any(ip.version == network.version and ip in network for network in _PRIVATE)
+_MAPPINGS = tuple(map(_prefix, ("::ffff:0:0/96", "64:ff9b::/96", "2002::/16")))
+"""IPv4 inside IPv6, right behind the prefix: mapped (RFC 4291), NAT64 (RFC 6052), 6to4."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .errors import AddressError, RemoteProtocolError
+from .errors import AddressError, LocalProtocolError, RemoteProtocolError
 from .keys import PublicKey
 from .multiaddr import Multiaddr
 from .peer_id import PeerId
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PeerRecord", "next_sequence", "open_envelope", "seal_envelope"]
 
-# go and js use these; the RFC's text shows others.
 PEER_RECORD_DOMAIN = "libp2p-peer-record"
 PEER_RECORD_TYPE = bytes((0x03, 0x01))
-# A record of a few dozen addresses has some 2 KiB; identify messages end at 8 KiB.
+"""Two bytes, not a number; go and js use these, the RFC's text shows others."""
+
 MAX_ENVELOPE = 8192
+"""Bytes: a record of a few dozen addresses has some 2 KiB; identify messages end at 8 KiB."""
 
 _ENVELOPE = Schema(
     Field(1, "public_key", Kind.BYTES),
@@ -38,9 +39,12 @@ _RECORD = Schema(
 
 
 def seal_envelope(key: PrivateKey, domain: str, payload_type: bytes, payload: bytes) -> bytes:
-    """Return an envelope: the payload, its type and domain signed by the key."""
+    """Return an envelope: the payload, its type and domain signed by the key.
+
+    Raises LocalProtocolError if it would be longer than MAX_ENVELOPE.
+    """
     signature = key.sign(_signed_bytes(domain, payload_type, payload))
-    return _ENVELOPE.encode(
+    data = _ENVELOPE.encode(
         {
             "public_key": key.public_key.to_protobuf(),
             "payload_type": payload_type,
@@ -48,6 +52,9 @@ def seal_envelope(key: PrivateKey, domain: str, payload_type: bytes, payload: by
             "signature": signature,
         }
     )
+    if len(data) > MAX_ENVELOPE:
+        raise LocalProtocolError(f"a signed envelope of {len(data)} bytes would be refused")
+    return data
 
 
 def open_envelope(data: bytes, domain: str, payload_type: bytes) -> tuple[PublicKey, bytes]:
@@ -78,12 +85,21 @@ class PeerRecord:
     addresses: tuple[Multiaddr, ...]
 
     def seal(self, key: PrivateKey) -> bytes:
-        """Return the record in an envelope; the key must be the peer's."""
+        """Return the record in an envelope; process-local addresses stay out of it.
+
+        Raises LocalProtocolError if the key is not the peer's, or if there are too many addresses.
+        """
+        if not self.peer_id.matches(key.public_key):
+            raise LocalProtocolError("a peer record can be signed by its own peer only")
         payload = _RECORD.encode(
             {
                 "peer_id": bytes(self.peer_id),
                 "seq": self.sequence,
-                "addresses": [{"multiaddr": bytes(addr)} for addr in self.addresses],
+                "addresses": [
+                    {"multiaddr": bytes(addr)}
+                    for addr in self.addresses
+                    if not addr.is_process_local
+                ],
             }
         )
         return seal_envelope(key, PEER_RECORD_DOMAIN, PEER_RECORD_TYPE, payload)

@@ -1,51 +1,63 @@
-"""Multiaddrs: self-describing addresses (https://github.com/multiformats/multiaddr)."""
+"""Multiaddrs: self-describing addresses (https://github.com/multiformats/multiaddr).
+
+Parsing is strict, so that text, bytes and value stand for each other: whatever parses from one
+form parses from the other, to an equal address.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
-from functools import cached_property
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from .errors import AddressError, RemoteProtocolError
 from .multibase import multibase_decode, multibase_encode
 from .peer_id import PeerId
-from .varint import decode_varint, encode_varint
+from .varint import decode_varint, encode_varint, length_prefixed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = ["Component", "Multiaddr"]
 
-# A relayed WebRTC address with two certificate hashes has some 300 bytes and 12 components.
 MAX_LENGTH = 1024
+"""Bytes, and characters: a relayed WebRTC address with two certificate hashes has some 300."""
+
 MAX_COMPONENTS = 32
+"""The same address has 12."""
 
+MAX_NAME = 253
+"""Characters of a domain name (RFC 1035, without the root's dot)."""
 
-@dataclass(frozen=True, slots=True)
-class _Codec:
-    """A protocol of the table: its code, and its value's size (0: none, -1: length-prefixed)."""
-
-    name: str
-    code: int
-    size: int
-    to_bytes: Callable[[str], bytes]
-    to_text: Callable[[bytes], str]
+MAX_DIGEST = 64
+"""Bytes of a certificate hash: SHA-512; certificates are hashed with SHA-256 today."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One step of an address: a protocol and its value, as bytes and as text."""
+    """One step of an address: a protocol and its value, as bytes and as text.
+
+    Raises AddressError when made of an unknown protocol or of data that is not a value of it.
+    """
 
     name: str
     data: bytes = b""
+    text: str = field(init=False, compare=False)
+    """The value as it stands in the address's text; empty if the protocol has none."""
 
-    @property
-    def text(self) -> str:
-        """The value as it stands in the address's text; empty if there is none."""
-        codec = _BY_NAME[self.name]
-        return codec.to_text(self.data) if codec.size else ""
+    def __post_init__(self) -> None:
+        codec = _BY_NAME.get(self.name)
+        if codec is None:
+            raise AddressError(f"unknown protocol {self.name!r}")
+        if codec.size not in (VARIABLE, len(self.data)):
+            raise AddressError(f"a value of {self.name} has {codec.size} bytes")
+        try:
+            text = codec.to_text(self.data)
+        except (ValueError, AddressError) as error:
+            raise AddressError(f"not a value of {self.name}: {error}") from None
+        object.__setattr__(self, "text", text)
 
     @property
     def number(self) -> int:
@@ -53,25 +65,41 @@ class Component:
         return int.from_bytes(self.data)
 
     def __str__(self) -> str:
-        return f"/{self.name}/{self.text}" if _BY_NAME[self.name].size else f"/{self.name}"
+        # A path brings its own slash.
+        return f"/{self.name}/{self.text.removeprefix('/')}" if self.text else f"/{self.name}"
 
     def __bytes__(self) -> bytes:
         codec = _BY_NAME[self.name]
-        prefix = encode_varint(len(self.data)) if codec.size < 0 else b""
-        return encode_varint(codec.code) + prefix + self.data
+        value = length_prefixed(self.data) if codec.size == VARIABLE else self.data
+        return codec.prefix + value
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Multiaddr:
-    """An address, as a sequence of components; equal and hashable by value."""
+    """An address: one component or more; equal and hashable by value.
 
-    __slots__ = ("__dict__", "components")
+    Raises AddressError when made of none, or of more than MAX_COMPONENTS or MAX_LENGTH.
+    """
 
-    def __init__(self, components: Iterable[Component]) -> None:
-        self.components = tuple(components)
-        if not self.components:
+    components: tuple[Component, ...]
+    names: tuple[str, ...] = field(init=False)
+    """The protocols, in order."""
+    _raw: bytes = field(init=False)
+    _text: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        components = self.components
+        if not components:
             raise AddressError("an address without components")
-        if len(self.components) > MAX_COMPONENTS:
+        if len(components) > MAX_COMPONENTS:
             raise AddressError(f"an address of more than {MAX_COMPONENTS} components")
+        raw = b"".join(map(bytes, components))
+        text = "".join(map(str, components))
+        if max(len(raw), len(text)) > MAX_LENGTH:
+            raise AddressError(f"an address longer than {MAX_LENGTH}")
+        object.__setattr__(self, "names", tuple(component.name for component in components))
+        object.__setattr__(self, "_raw", raw)
+        object.__setattr__(self, "_text", text)
 
     @classmethod
     def parse(cls, text: str) -> Multiaddr:
@@ -83,25 +111,9 @@ class Multiaddr:
         parts = text.rstrip("/").split("/")[1:]
         components: list[Component] = []
         while parts:
-            name = _ALIASES.get(parts[0], parts[0])
-            codec = _BY_NAME.get(name)
-            if codec is None:
-                raise AddressError(f"{text!r}: unknown protocol {parts[0]!r}")
-            if not codec.size:
-                parts = parts[1:]
-                components.append(Component(name))
-                continue
-            value = "/" + "/".join(parts[1:]) if name == "unix" else "".join(parts[1:2])
-            if not value.strip("/"):
-                raise AddressError(f"{text!r}: {name} lacks its value")
-            parts = [] if name == "unix" else parts[2:]
-            try:
-                components.append(Component(name, codec.to_bytes(value)))
-            except (ValueError, AddressError) as error:
-                raise AddressError(
-                    f"{text!r}: {value!r} is not a value of {name}: {error}"
-                ) from None
-        return cls(components)
+            component, parts = _parse_component(text, parts)
+            components.append(component)
+        return cls(tuple(components))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Multiaddr:
@@ -110,25 +122,20 @@ class Multiaddr:
             raise AddressError(f"an address of more than {MAX_LENGTH} bytes")
         components: list[Component] = []
         offset = 0
-        try:
-            while offset < len(data):
-                code, offset = _varint(data, offset)
-                codec = _BY_CODE.get(code)
-                if codec is None:
-                    raise AddressError(f"an address with the unknown protocol {code}")
-                size = codec.size
-                if size < 0:
-                    size, offset = _varint(data, offset)
-                value = data[offset : offset + size]
-                if len(value) < size:
-                    raise AddressError("an address that ends within a component")
-                if codec.size:
-                    codec.to_text(value)
-                offset += size
-                components.append(Component(codec.name, value))
-        except (ValueError, RemoteProtocolError) as error:
-            raise AddressError(f"an address that does not parse: {error}") from None
-        return cls(components)
+        while offset < len(data):
+            code, offset = _varint(data, offset)
+            codec = _BY_CODE.get(code)
+            if codec is None:
+                raise AddressError(f"an address with the unknown protocol {code}")
+            size = codec.size
+            if size == VARIABLE:
+                size, offset = _varint(data, offset)
+            value = bytes(data[offset : offset + size])
+            if len(value) < size:
+                raise AddressError("an address that ends within a component")
+            offset += size
+            components.append(Component(codec.name, value))
+        return cls(tuple(components))
 
     @classmethod
     def parse_many(cls, encoded: Iterable[bytes]) -> list[Multiaddr]:
@@ -141,12 +148,7 @@ class Multiaddr:
                 continue
         return found
 
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The protocols, in order."""
-        return tuple(component.name for component in self.components)
-
-    @cached_property
+    @property
     def peer_id(self) -> PeerId | None:
         """The peer that the address leads to: its last /p2p, unless a relay's alone is named."""
         for component in reversed(self.components):
@@ -158,25 +160,28 @@ class Multiaddr:
 
     @property
     def last_transport(self) -> str:
-        """The last protocol that is not /p2p: whose transport the address belongs to."""
-        others = [name for name in self.names if name != "p2p"]
+        """The protocol whose transport the address belongs to; "p2p" if it names only a peer.
+
+        It is the last one that neither names a peer nor says more about the one before it.
+        """
+        others = [name for name in self.names if name not in ("p2p", "certhash")]
         return others[-1] if others else "p2p"
 
     @property
     def host(self) -> str:
         """The IP address or name that the address starts with; empty if there is none."""
-        for component in self.components:
-            if component.name in _HOSTS:
-                return component.text
-        return ""
+        place = self._place
+        return place.text if place.name in _HOSTS else ""
 
-    @cached_property
+    @property
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """The IP address that the address starts with."""
-        for component in self.components[:2]:
-            if component.name in ("ip4", "ip6"):
-                return ipaddress.ip_address(component.data)
-        return None
+        """The IP address that the address starts with, without its zone."""
+        place = self._place
+        return ipaddress.ip_address(place.data) if place.name in ("ip4", "ip6") else None
+
+    @property
+    def _place(self) -> Component:
+        return self.components[self.names[0] == "ip6zone" and len(self.components) > 1]
 
     @property
     def port(self) -> int | None:
@@ -189,7 +194,7 @@ class Multiaddr:
     @property
     def is_process_local(self) -> bool:
         """Whether the address means nothing outside this process or machine."""
-        return self.components[0].name in ("memory", "unix")
+        return "memory" in self.names or "unix" in self.names
 
     def value_of(self, name: str) -> str | None:
         """Return the text of the first value of a protocol."""
@@ -199,10 +204,11 @@ class Multiaddr:
         return None
 
     def with_peer(self, peer: PeerId) -> Multiaddr:
-        """Return the address with /p2p/<peer> at its end, once."""
-        if self.peer_id == peer:
+        """Return the address with /p2p/<peer> at its end, once and in place of another peer."""
+        if self.components[-1] == (last := Component("p2p", bytes(peer))):
             return self
-        return Multiaddr((*self.without_peer().components, Component("p2p", bytes(peer))))
+        place = self.components[:-1] if self.names[-1] == "p2p" else self.components
+        return Multiaddr((*place, last))
 
     def without_peer(self) -> Multiaddr:
         """Return the address without the /p2p at its end; itself if it is nothing else."""
@@ -215,34 +221,67 @@ class Multiaddr:
         return Multiaddr((*self.components, *other.components))
 
     def decapsulate_at(self, name: str) -> Multiaddr:
-        """Return what stands before the last `name`; itself if there is none."""
+        """Return what stands before the last `name`; itself if there is none.
+
+        Raises AddressError if nothing stands before it.
+        """
         if name not in self.names:
             return self
         last = len(self.names) - 1 - self.names[::-1].index(name)
         return Multiaddr(self.components[:last])
 
     def __bytes__(self) -> bytes:
-        return b"".join(map(bytes, self.components))
+        return self._raw
 
     def __str__(self) -> str:
         return self._text
-
-    @cached_property
-    def _text(self) -> str:
-        return "".join(map(str, self.components))
 
     def __repr__(self) -> str:
         return f"Multiaddr({self._text!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Multiaddr) and self.components == other.components
+        return self._raw == other._raw if isinstance(other, Multiaddr) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self.components)
+        return hash(self._raw)
+
+
+VARIABLE = -1
+"""The size of a value that carries its length in front."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """A protocol of the table: its code, its value's size in bytes, and the value's two forms."""
+
+    name: str
+    code: int
+    size: int
+    to_bytes: Callable[[str], bytes]
+    to_text: Callable[[bytes], str]
+    prefix: bytes
+
+
+def _parse_component(text: str, parts: list[str]) -> tuple[Component, list[str]]:
+    name = _ALIASES.get(parts[0], parts[0])
+    codec = _BY_NAME.get(name)
+    if codec is None:
+        raise AddressError(f"{text!r}: unknown protocol {parts[0]!r}")
+    if not codec.size:
+        return Component(name), parts[1:]
+    is_path = name == "unix"  # It takes the rest of the text.
+    value = "/" + "/".join(parts[1:]) if is_path else "".join(parts[1:2])
+    try:
+        return Component(name, codec.to_bytes(value)), [] if is_path else parts[2:]
+    except (ValueError, AddressError) as error:
+        raise AddressError(f"{text!r}: {value!r} is not a value of {name}: {error}") from None
 
 
 def _varint(data: bytes, offset: int) -> tuple[int, int]:
-    found = decode_varint(data, offset)
+    try:
+        found = decode_varint(data, offset)
+    except RemoteProtocolError as error:
+        raise AddressError(f"an address that does not parse: {error}") from None
     if found is None:
         raise AddressError("an address that ends within a number")
     return found
@@ -250,7 +289,7 @@ def _varint(data: bytes, offset: int) -> tuple[int, int]:
 
 def _number(bits: int) -> tuple[Callable[[str], bytes], Callable[[bytes], str]]:
     def to_bytes(text: str) -> bytes:
-        number = int(text) if text.isascii() and text.isdigit() else -1
+        number = int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else -1
         if not 0 <= number < 1 << bits:
             raise ValueError(f"not a number below 2^{bits}")
         return number.to_bytes(bits // 8)
@@ -258,34 +297,35 @@ def _number(bits: int) -> tuple[Callable[[str], bytes], Callable[[bytes], str]]:
     return to_bytes, lambda data: str(int.from_bytes(data))
 
 
-def _text_value(text: str) -> bytes:
-    if "/" in text or not text.isprintable():
-        raise ValueError("a name with a slash or a control character")
-    return text.encode()
-
-
-def _text_of(data: bytes) -> str:
+def _name_of(data: bytes) -> str:
     text = data.decode()
-    if not text or "/" in text or not text.isprintable():
-        raise ValueError("a name that is empty, or has a slash or a control character")
+    if not 0 < len(text) <= MAX_NAME or not text.isprintable() or set(text) & {"/", " ", "%"}:
+        raise ValueError("not a name")
     return text
 
 
 def _unix_of(data: bytes) -> str:
     text = data.decode()
-    if not text.startswith("/") or not text.isprintable():
-        raise ValueError("not an absolute path")
-    return text.removeprefix("/")
+    if not text.startswith("/") or text.endswith("/") or not text.isprintable():
+        raise ValueError("not the absolute path of a file")
+    return text
 
 
-def _certhash(text: str) -> bytes:
-    data = multibase_decode(text)
-    _certhash_text(data)
-    return data
+def _http_path(text: str) -> bytes:
+    if re.search("%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError("a percent sign that escapes nothing")
+    return unquote(text, errors="strict").encode()
 
 
-def _certhash_text(data: bytes) -> str:
-    if len(data) < 2 or len(data) != data[1] + 2:
+def _http_path_of(data: bytes) -> str:
+    if not data:
+        raise ValueError("an empty path")
+    return quote(data.decode(), safe="")
+
+
+def _certhash_of(data: bytes) -> str:
+    # A multihash, of which all codes in use have one byte.
+    if not 2 < len(data) <= MAX_DIGEST + 2 or data[0] > 0x7F or data[1] != len(data) - 2:
         raise ValueError("not a multihash")
     return multibase_encode(data, "u")
 
@@ -295,50 +335,59 @@ def _ip4(text: str) -> bytes:
 
 
 def _ip6(text: str) -> bytes:
+    if "%" in text:
+        raise ValueError("a zone goes before, as /ip6zone")
     return ipaddress.IPv6Address(text).packed
+
+
+def _ip6_of(data: bytes) -> str:
+    # In one form on every version of Python.
+    ip = ipaddress.IPv6Address(data)
+    return str(ip) if ip.ipv4_mapped is None else f"::ffff:{ip.ipv4_mapped}"
 
 
 def _table() -> tuple[_Codec, ...]:
     ip4 = (_ip4, lambda data: str(ipaddress.IPv4Address(data)))
-    ip6 = (_ip6, lambda data: str(ipaddress.IPv6Address(data)))
-    name = (_text_value, _text_of)
+    ip6 = (_ip6, _ip6_of)
+    name = (str.encode, _name_of)
     nothing = (lambda _: b"", lambda _: "")
     peer = (lambda text: bytes(PeerId.parse(text)), lambda data: str(PeerId.from_bytes(data)))
-    path = (lambda text: unquote(text).encode(), lambda data: quote(data.decode(), safe=""))
     rows: tuple[
         tuple[str, int, int, tuple[Callable[[str], bytes], Callable[[bytes], str]]], ...
     ] = (
         ("ip4", 4, 4, ip4),
         ("tcp", 6, 2, _number(16)),
         ("ip6", 41, 16, ip6),
-        ("ip6zone", 42, -1, name),
+        ("ip6zone", 42, VARIABLE, name),
         ("ipcidr", 43, 1, _number(8)),
-        ("dns", 53, -1, name),
-        ("dns4", 54, -1, name),
-        ("dns6", 55, -1, name),
-        ("dnsaddr", 56, -1, name),
+        ("dns", 53, VARIABLE, name),
+        ("dns4", 54, VARIABLE, name),
+        ("dns6", 55, VARIABLE, name),
+        ("dnsaddr", 56, VARIABLE, name),
         ("udp", 273, 2, _number(16)),
         ("webrtc-direct", 280, 0, nothing),
         ("webrtc", 281, 0, nothing),
         ("p2p-circuit", 290, 0, nothing),
-        ("unix", 400, -1, (str.encode, _unix_of)),
-        ("p2p", 421, -1, peer),
+        ("unix", 400, VARIABLE, (str.encode, _unix_of)),
+        ("p2p", 421, VARIABLE, peer),
         ("https", 443, 0, nothing),
         ("tls", 448, 0, nothing),
-        ("sni", 449, -1, name),
+        ("sni", 449, VARIABLE, name),
         ("noise", 454, 0, nothing),
         ("quic", 460, 0, nothing),
         ("quic-v1", 461, 0, nothing),
         ("webtransport", 465, 0, nothing),
-        ("certhash", 466, -1, (_certhash, _certhash_text)),
+        ("certhash", 466, VARIABLE, (multibase_decode, _certhash_of)),
         ("ws", 477, 0, nothing),
         ("wss", 478, 0, nothing),
         ("http", 480, 0, nothing),
-        ("http-path", 481, -1, path),
+        ("http-path", 481, VARIABLE, (_http_path, _http_path_of)),
         # Eight bytes, as go and rust have it; never put on the wire.
         ("memory", 777, 8, _number(64)),
     )
-    return tuple(_Codec(name, code, size, *codec) for name, code, size, codec in rows)
+    return tuple(
+        _Codec(name, code, size, *codec, encode_varint(code)) for name, code, size, codec in rows
+    )
 
 
 _ALIASES = {"ipfs": "p2p"}

@@ -1,8 +1,10 @@
 """The protobuf wire format, for the small messages of libp2p.
 
 A message is a `Schema` of `Field`s; decoded it is a dict of what was present. Presence is explicit:
-what is given is sent, zero included, as go's proto2 and js expect. Unknown fields are ignored, the
-last of several scalars wins (https://protobuf.dev/programming-guides/encoding/).
+what is given is sent, zero included, as go's proto2 and js expect. Unknown fields, and known ones
+with another wire type, are ignored; the last of several scalars wins, several messages are merged
+(https://protobuf.dev/programming-guides/encoding/). How long a message may be is for its reader to
+say; groups are refused.
 """
 
 from __future__ import annotations
@@ -11,19 +13,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from .errors import RemoteProtocolError
+from .errors import LocalProtocolError, RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = ["Field", "Kind", "Schema"]
 
-# libp2p's largest message has a few dozen addresses and protocols; a thousand of each is plenty.
 MAX_FIELDS = 4096
+"""Fields of a message: identify's, the largest, may have 1,024 protocols and 500 addresses."""
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-# Protobuf's varints may have ten bytes, for negative numbers.
-_MAX_VARINT = 10
-_MAX_TAG = (1 << 29) - 1
+_MAX_VARINT = 10  # Bytes of 64 bits.
+_MAX_NUMBER = (1 << 29) - 1
+_MAX_UINT = (1 << 64) - 1
 
 
 class Kind(Enum):
@@ -51,13 +54,16 @@ class Schema:
     """The fields of one message type."""
 
     def __init__(self, *fields: Field) -> None:
-        self.fields = fields
+        self.fields = tuple(sorted(fields, key=lambda field: field.number))
         self._by_number = {field.number: field for field in fields}
 
     def encode(self, values: Mapping[str, Any]) -> bytes:
-        """Return the encoding, fields in ascending order; None stands for absent."""
+        """Return the encoding, fields in ascending order; None stands for absent.
+
+        Raises LocalProtocolError for a number that does not fit into 64 bits.
+        """
         out = bytearray()
-        for field in sorted(self.fields, key=lambda item: item.number):
+        for field in self.fields:
             value = values.get(field.name)
             if value is None:
                 continue
@@ -71,36 +77,52 @@ class Schema:
         Raises RemoteProtocolError for anything that is not such a message.
         """
         values: dict[str, Any] = {field.name: [] for field in self.fields if field.repeated}
+        parts: dict[int, list[bytes]] = {}
         for number, wire_type, raw in _split(data):
             field = self._by_number.get(number)
-            if field is None:
+            if field is None or wire_type != _WIRE_TYPES[field.kind]:
                 continue
-            value = _decode_field(field, wire_type, raw)
             if field.repeated:
-                values[field.name].append(value)
+                values[field.name].append(_decode_field(field, raw))
+            elif field.kind is Kind.MESSAGE:
+                parts.setdefault(number, []).append(raw)
             else:
-                values[field.name] = value
+                values[field.name] = _decode_field(field, raw)
+        for number, found in parts.items():
+            field = self._by_number[number]
+            # Messages one behind the other are, decoded, their merger.
+            values[field.name] = _decode_field(field, b"".join(found))
         return values
 
 
+_WIRE_TYPES = {
+    Kind.UINT: _VARINT,
+    Kind.FIXED64: _FIXED64,
+    Kind.BYTES: _BYTES,
+    Kind.STRING: _BYTES,
+    Kind.MESSAGE: _BYTES,
+}
+
+
 def _encode_field(field: Field, value: Any) -> bytes:  # noqa: ANN401
+    tag = _encode_uint(field.number << 3 | _WIRE_TYPES[field.kind])
     match field.kind:
         case Kind.UINT:
-            return encode_leb128(field.number << 3 | _VARINT) + encode_leb128(value)
+            return tag + _encode_uint(value)
         case Kind.FIXED64:
-            return encode_leb128(field.number << 3 | _FIXED64) + int(value).to_bytes(8, "little")
+            return tag + _fitting(value).to_bytes(8, "little")
         case Kind.STRING:
-            body = value.encode()
+            body: bytes = value.encode()
         case Kind.MESSAGE:
             assert field.schema is not None
             body = field.schema.encode(value)
-        case Kind.BYTES:
+        case _:
             body = value
-    return encode_leb128(field.number << 3 | _BYTES) + encode_leb128(len(body)) + body
+    return tag + _encode_uint(len(body)) + body
 
 
-def encode_leb128(number: int) -> bytes:
-    """Return a varint of up to 64 bits."""
+def _encode_uint(number: int) -> bytes:
+    number = _fitting(number)
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -109,12 +131,13 @@ def encode_leb128(number: int) -> bytes:
     return bytes(out)
 
 
-def _decode_field(field: Field, wire_type: int, raw: int | bytes) -> Any:  # noqa: ANN401
-    expected = {Kind.UINT: _VARINT, Kind.FIXED64: _FIXED64}.get(field.kind, _BYTES)
-    if wire_type != expected:
-        raise RemoteProtocolError(f"field {field.name} has wire type {wire_type}")
-    if isinstance(raw, int):
-        return raw
+def _fitting(number: int) -> int:
+    if not 0 <= number <= _MAX_UINT:
+        raise LocalProtocolError(f"{number} does not fit into 64 bits")
+    return number
+
+
+def _decode_field(field: Field, raw: Any) -> Any:  # noqa: ANN401
     if field.kind is Kind.STRING:
         try:
             return raw.decode()
@@ -126,7 +149,7 @@ def _decode_field(field: Field, wire_type: int, raw: int | bytes) -> Any:  # noq
     return raw
 
 
-def _split(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+def _split(data: bytes) -> Iterator[tuple[int, int, Any]]:
     offset = count = 0
     while offset < len(data):
         count += 1
@@ -134,7 +157,7 @@ def _split(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             raise RemoteProtocolError(f"a message of more than {MAX_FIELDS} fields")
         tag, offset = _read_varint(data, offset)
         number, wire_type = tag >> 3, tag & 7
-        if not 0 < number <= _MAX_TAG:
+        if not 0 < number <= _MAX_NUMBER:
             raise RemoteProtocolError(f"a field with number {number}")
         if wire_type == _VARINT:
             value, offset = _read_varint(data, offset)
@@ -159,6 +182,6 @@ def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
         byte = data[index]
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return number & 0xFFFF_FFFF_FFFF_FFFF, index + 1
+            return number & _MAX_UINT, index + 1
         shift += 7
     raise RemoteProtocolError("a message with a varint that does not end")
