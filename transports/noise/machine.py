@@ -206,7 +206,7 @@ class NoiseHandshake:
                 key, muxers = self._read_identity(message[KEY_SIZE:])
                 self._send(self._write_identity())
                 self._complete(key, _agree(self._muxers, muxers))
-            case _State.AWAITS_IDENTITY:
+            case _:
                 key, muxers = self._read_identity(message)
                 self._complete(key, _agree(muxers, self._muxers))
 
