@@ -1,10 +1,10 @@
 """The protobuf wire format, for the small messages of libp2p.
 
 A message is a `Schema` of `Field`s; decoded it is a dict of what was present. Presence is explicit:
-what is given is sent, zero included, as go's proto2 and js expect. Unknown fields, and known ones
-with another wire type, are ignored; the last of several scalars wins, several messages are merged
+what is given is sent, zero included, as go's proto2 and js expect. Unknown fields are ignored, the
+last of several scalars wins, several messages are merged, groups and foreign wire types are refused
 (https://protobuf.dev/programming-guides/encoding/). How long a message may be is for its reader to
-say; groups are refused.
+say.
 """
 
 from __future__ import annotations
@@ -80,8 +80,10 @@ class Schema:
         parts: dict[int, list[bytes]] = {}
         for number, wire_type, raw in _split(data):
             field = self._by_number.get(number)
-            if field is None or wire_type != _WIRE_TYPES[field.kind]:
+            if field is None:
                 continue
+            if wire_type != _WIRE_TYPES[field.kind]:
+                raise RemoteProtocolError(f"field {field.name} has wire type {wire_type}")
             if field.repeated:
                 values[field.name].append(_decode_field(field, raw))
             elif field.kind is Kind.MESSAGE:
