@@ -62,7 +62,7 @@ class Node:
 
     Embedding it is silent: no socket is bound and nothing is announced unless `listen` says so.
     `identity` is a new Ed25519 key unless given; `listen` names one or several multiaddrs;
-    `transports` replaces the default ones, by name or as objects. Entering raises NoTransport,
+    `transports` replaces the default ones. Entering raises NoTransport,
     AddressError or OSError if it cannot listen. Leaving flushes what waits, for at most
     `config.stop_timeout` seconds, and closes every connection.
     """
@@ -72,7 +72,7 @@ class Node:
         *,
         identity: PrivateKey | None = None,
         listen: str | Multiaddr | Sequence[str | Multiaddr] = (),
-        transports: Sequence[Transport | RawTransport | str] | None = None,
+        transports: Sequence[Transport | RawTransport] | None = None,
         config: NodeConfig | None = None,
     ) -> None:
         self.config = config or NodeConfig()
@@ -89,7 +89,7 @@ class Node:
             publish=self._events.publish,
             on_change=self._on_protocols,
         )
-        chosen = load_transports(transports, self.config)
+        chosen = load_transports(transports)
         self._swarm = Swarm(
             peer_id=self.peer_id,
             transports=chosen,
@@ -358,25 +358,15 @@ class Node:
             self._identify.poke()
 
 
-def load_transports(
-    chosen: Sequence[Transport | RawTransport | str] | None, config: NodeConfig
-) -> list[Transport]:
-    """Return transports from objects and names; None stands for the default ones."""
+def load_transports(chosen: Sequence[Transport | RawTransport] | None) -> list[Transport]:
+    """Return the default transports, or the chosen ones, with Noise and Yamux on the raw ones."""
     # Loaded here, since the transports are most of what an import of the node would cost.
     from ..transports.tcp import TcpTransport
     from ..transports.upgrade import Upgraded
 
     if chosen is None:
-        return [Upgraded(TcpTransport())]
-    found: list[Transport] = []
-    for each in chosen:
-        if isinstance(each, str):
-            found.extend(transports_for([each], config))
-        elif isinstance(each, RawTransport):
-            found.append(Upgraded(each))
-        else:
-            found.append(each)
-    return found
+        chosen = [TcpTransport()]
+    return [Upgraded(each) if isinstance(each, RawTransport) else each for each in chosen]
 
 
 async def _read_all(stream: Stream, max_bytes: int) -> bytes:

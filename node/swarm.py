@@ -244,7 +244,9 @@ class Swarm:
     async def _check(self, connection: Connection, expected: PeerId | None) -> None:
         actual = connection.remote_peer
         error: P2PError | None = None
-        if actual == self._peer_id:
+        if self._tasks is None:
+            error = LocalProtocolError("the node is not running")
+        elif actual == self._peer_id:
             error = SelfDial("the address leads to this very node")
         elif expected not in (None, actual):
             error = PeerIdMismatch(expected, actual)
@@ -261,15 +263,14 @@ class Swarm:
         total, bound = len(self._entries), limits.inbound_connections
         if total >= bound:
             return _limit("inbound connections", total, bound, "connections")
-        own = sum(each.connection.remote_peer == peer for each in self._entries.values())
+        own = sum(not each.is_ended for each in self._of(peer))
         if own >= limits.connections_per_peer:
             bound = limits.connections_per_peer
             return _limit("connections of one peer", own, bound, "connections_per_peer")
         return None
 
     def _admit(self, connection: Connection) -> Entry:
-        if self._tasks is None:
-            raise LocalProtocolError("the node is not running")
+        assert self._tasks is not None
         peer, address = connection.remote_peer, connection.remote_addr
         limited = connection.limit is not None
         entry = self._entries[connection] = Entry(connection)
@@ -296,7 +297,7 @@ class Swarm:
         connection = entry.connection
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._serve, entry, tasks, lambda: self._remove(entry))
+                tasks.start_soon(self._serve_entry, entry, tasks)
                 await _run(connection)
                 self._remove(entry)
                 ended = await connection.wait_closed()
@@ -310,6 +311,9 @@ class Swarm:
             # It counts against the limits until its last handler has ended.
             self._remove(entry)
             del self._entries[connection]
+
+    async def _serve_entry(self, entry: Entry, tasks: TaskGroup) -> None:
+        await self._serve(entry, tasks, lambda: self._remove(entry))
 
     def _remove(self, entry: Entry) -> None:
         if entry.is_ended:
@@ -345,11 +349,9 @@ class Swarm:
                 entry.connection.drain()
 
     async def _refuse(self, connection: Connection) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_run, connection)
-            with anyio.move_on_after(REFUSAL_TIME):
-                await connection.aclose()
-            tasks.cancel_scope.cancel()
+        # Shielded, since a dial that is cancelled as it succeeds must not leave its socket behind.
+        with anyio.move_on_after(REFUSAL_TIME, shield=True):
+            await connection.aclose()
 
 
 async def _run(connection: Connection) -> None:

@@ -113,7 +113,6 @@ def test_the_reader_is_done_after_ten_parts_or_at_the_end():
         length_prefixed(encode(FULL)) + b"\x01",
         length_prefixed(bytes(MAX_PART_BYTES + 1)),
         b"\xff\xff\xff\xff",
-        length_prefixed(b"\x08\x01"),
         length_prefixed(b"\x0a\x05a"),
     ],
 )

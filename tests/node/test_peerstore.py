@@ -31,7 +31,8 @@ def test_the_newest_addresses_come_first_each_once_and_bounded():
     assert peers.addresses(peer(1)) == (address(3), address(1), address(2))
     peers.add_addresses(peer(1), map(address, range(100, 200)))
     assert len(peers.addresses(peer(1))) == MAX_ADDRESSES
-    peers.set_addresses(peer(1), [Multiaddr.parse("/dns/" + "x" * 600 + "/tcp/1"), address(1)])
+    long = Multiaddr.parse("/ip4/192.0.2.1/tcp/1/http/http-path/" + "x" * 600)
+    peers.set_addresses(peer(1), [long, address(1)])
     assert peers.addresses(peer(1)) == (address(1),)
 
 
