@@ -14,18 +14,21 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
-# Below this the limit would be smaller than one full record, and bulk would stall between markers.
-MIN_LIMIT = 65536
+# Four of the smallest records; with less, bulk would stall between markers.
+MIN_LIMIT = 16_384
+LARGEST_RECORD = 65_536
 # Queueing that is accepted for the sake of throughput: covers the jitter of two event loops.
 QUEUE_TARGET = 0.003
 # While round trips show less queueing than this there is capacity left, and the limit grows by a
 # quarter a round trip (a slow start that overshoots by a quarter at the most).
 GROWTH_QUEUE = 0.0015
 GROWTH = 1.25
-# Distance between markers: an eighth of the limit tells the rate well, at most this many bytes.
+# Distance between markers: an eighth of the limit tells the rate well, at most this many bytes, and
+# no more than `QUEUE_TARGET` of the rate, as what an answer sets free goes out at once.
 MAX_MARKER_DISTANCE = 262_144
 MARKERS_PER_LIMIT = 8
-MAX_MARKERS = 8
+# go-libp2p holds 32 answers back while its socket is busy, and drops the others.
+MAX_MARKERS = 24
 # The delivery rate is the best of this many round trips (as BBR's bandwidth filter).
 RATE_WINDOW = 10
 # A minimum round trip older than this is measured again, with the path half empty.
@@ -120,8 +123,9 @@ class InFlightLimit:
         """Say whether the next bytes should be followed by a marker."""
         if not self.is_active or len(self._markers) >= MAX_MARKERS:
             return False
-        distance = min(self._limit / MARKERS_PER_LIMIT, MAX_MARKER_DISTANCE)
-        return self._written - self._marked >= distance
+        if self._can_probe():
+            return True
+        return self._written - self._marked >= self._distance()
 
     def mark(self, value: int, now: float) -> None:
         """Note that a marker of this value follows all that was written so far."""
@@ -132,7 +136,7 @@ class InFlightLimit:
         marker.acknowledged = self._acknowledged
         marker.acknowledged_at = self._acknowledged_at
         marker.acknowledged_sent_at = self._acknowledged_sent_at
-        marker.is_probe = self._probing and self.in_flight <= self._limit
+        marker.is_probe = self._can_probe()
         self._marked = self._written
         self._markers.append(marker)
 
@@ -142,6 +146,7 @@ class InFlightLimit:
             return
         while (marker := self._markers.popleft()).value != value:
             pass
+        acknowledged = marker.written - self._acknowledged
         self._acknowledged = marker.written
         self._acknowledged_at = now
         self._acknowledged_sent_at = marker.sent_at
@@ -153,8 +158,8 @@ class InFlightLimit:
         delivered = marker.written - marker.acknowledged
         if elapsed > 0 and delivered > 0:
             self._add_rate(delivered / elapsed, now, rtt)
-        self._watch_queue(rtt, now)
-        self._update_limit(rtt, now)
+        self._watch_queue(marker, rtt, now)
+        self._update_limit(rtt, now, acknowledged)
 
     def measured(self, rtt: float, now: float, *, is_probe: bool = False) -> None:
         """Take a round trip measured by any ping; a probe's replaces an old minimum."""
@@ -188,6 +193,20 @@ class InFlightLimit:
             return most
         return int(min(max(self.rate * seconds, least), most))
 
+    def _can_probe(self) -> bool:
+        """Say whether the path is empty enough to measure its minimum round trip, by one marker."""
+        return (
+            self._probing
+            and self.in_flight <= self._limit
+            and not any(marker.is_probe for marker in self._markers)
+        )
+
+    def _distance(self) -> float:
+        distance = min(self._limit / MARKERS_PER_LIMIT, MAX_MARKER_DISTANCE)
+        if self.rate is None or self._limit == inf:
+            return distance
+        return max(min(distance, self.rate * QUEUE_TARGET), self._limit / MAX_MARKERS)
+
     def _marker_timeout(self) -> float:
         return max(MARKER_TIMEOUT, 8 * (self.min_rtt or 0))
 
@@ -201,8 +220,10 @@ class InFlightLimit:
             rates.popleft()
         self.rate = rates[0][1]
 
-    def _watch_queue(self, rtt: float, now: float) -> None:
-        queued = rtt > (self.min_rtt or rtt) + FOREIGN_QUEUE
+    def _watch_queue(self, marker: _Marker, rtt: float, now: float) -> None:
+        # What was under way when the marker was laid explains this much of its round trip.
+        own = (marker.written - marker.acknowledged) / self.rate if self.rate else inf
+        queued = rtt > max(self.min_rtt or rtt, own) + FOREIGN_QUEUE
         if not queued or self._probing:
             self._queued_since = None
         elif self._queued_since is None:
@@ -211,7 +232,7 @@ class InFlightLimit:
             self._released_until = now + RELEASE_TIME
             self._queued_since = None
 
-    def _update_limit(self, rtt: float, now: float) -> None:
+    def _update_limit(self, rtt: float, now: float, acknowledged: int) -> None:
         rate, min_rtt = self.rate, self.min_rtt
         if self._learnt_at is None:
             self._learnt_at = self._written
@@ -223,4 +244,8 @@ class InFlightLimit:
             self._limit = max(rate * min_rtt / 2, 4096)
         else:
             gain = GROWTH if rtt - min_rtt < GROWTH_QUEUE else 1.0
-            self._limit = max(rate * gain * (min_rtt + QUEUE_TARGET), MIN_LIMIT)
+            # The last record goes beyond: without room for it, each round trip would be less.
+            record = self.record_size(LARGEST_RECORD)
+            limit = max(rate * gain * (min_rtt + QUEUE_TARGET) + record, MIN_LIMIT)
+            # What comes free goes out twice at most: a leap would be a queue.
+            self._limit = limit if self._limit == inf else min(limit, self._limit + acknowledged)
