@@ -1,0 +1,136 @@
+"""`isthmus run`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import backend_option, output_options, storage_options
+from .output import style
+
+if TYPE_CHECKING:
+    from ...transports.core.multiaddr import Multiaddr
+    from ..daemon import Started
+    from ..events import NodeEvent
+    from .options import StorageOptions
+    from .output import Output
+
+
+@click.command()
+@click.option(
+    "--listen",
+    metavar="MULTIADDR",
+    multiple=True,
+    help="Listen here; may be repeated. Default: every IPv4 and IPv6 address of this machine,"
+    " on one port that is chosen once and kept beside the key.",
+)
+@click.option(
+    "--echo/--no-echo",
+    default=None,
+    help="Serve /echo/1.0.0. Default: only if every address listened on is a loopback one.",
+)
+@click.option(
+    "--perf/--no-perf",
+    default=None,
+    help="Serve /perf/1.0.0, by which any peer may make this node send and receive at full"
+    " speed. Default: as for --echo.",
+)
+@backend_option
+@storage_options
+@output_options
+def run(
+    *,
+    listen: tuple[str, ...],
+    echo: bool | None,
+    perf: bool | None,
+    backend: str,
+    storage: StorageOptions,
+    output: Output,
+) -> None:
+    """Run a node until Ctrl-C.
+
+    Prints its addresses, the line to paste on another machine, and what happens. With --json
+    every event is one object; the first is "listening".
+
+    \b
+    Examples:
+      isthmus run
+      isthmus run --listen /ip4/127.0.0.1/tcp/4001 --ephemeral --json
+    """
+    from ...transports.core.multiaddr import Multiaddr
+    from ..daemon import DaemonOptions, serve
+    from ..run import run as run_loop
+
+    options = DaemonOptions(
+        listen=tuple(map(Multiaddr.parse, listen)),
+        data_dir=storage.data_dir,
+        identity=storage.identity,
+        echo=echo,
+        perf=perf,
+    )
+    run_loop(serve, options, _Report(output), backend=backend)
+    output.line("stopped")
+
+
+class _Report:
+    """What `serve` has to say, in the form asked for."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def started(self, started: Started) -> None:
+        if self._output.as_json:
+            return
+        for line in _introduce(started):
+            self._output.line(line)
+
+    def event(self, event: NodeEvent) -> None:
+        self._output.result(event.to_json())
+        if self._output.as_json:
+            return
+        from .lines import describe_event
+
+        text = describe_event(event)
+        if text is not None:
+            clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+            self._output.line(f"{style(clock, dim=True)} {text}")
+
+    def notice(self, text: str) -> None:
+        self._output.notice(text)
+
+
+def _introduce(started: Started) -> list[str]:
+    from ..protocols.identify import ID_PROTOCOL, PUSH_PROTOCOL
+
+    key = "on no disk: it is gone when this node stops"
+    if started.key_path is not None:
+        key = f"{started.key_path.absolute()}{' (new)' if started.is_new_key else ''}"
+    served = [each for each in started.protocols if each not in (ID_PROTOCOL, PUSH_PROTOCOL)]
+    lines = [_field("peer id", style(str(started.peer_id), bold=True))]
+    for number, address in enumerate(started.addresses):
+        lines.append(_field("" if number else "addresses", str(address)))
+    if not started.addresses:
+        lines.append(_field("addresses", "none: no network interface of this machine is up"))
+    lines += [_field("key", key), _field("serves", ", ".join(served)), ""]
+    best = _best(started.addresses)
+    if best is not None:
+        where = "in another terminal" if _is_loopback(best) else "on the other machine"
+        lines += [f"Paste this {where}:", f"  {style(f'isthmus ping {best}', fg='green')}", ""]
+    lines.append("Ctrl-C stops this node.")
+    return lines
+
+
+def _best(addresses: tuple[Multiaddr, ...]) -> Multiaddr | None:
+    """Return the address to name to others: IPv4 before IPv6, loopback only if all are."""
+    order = sorted(addresses, key=lambda each: (_is_loopback(each), each.names[0] != "ip4"))
+    return order[0] if order else None
+
+
+def _is_loopback(address: Multiaddr) -> bool:
+    return address.ip is not None and address.ip.is_loopback
+
+
+def _field(name: str, value: str) -> str:
+    return f"{name:<10} {value}"
