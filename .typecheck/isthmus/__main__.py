@@ -1,0 +1,1 @@
+../../node/top/__main__.py

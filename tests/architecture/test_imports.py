@@ -1,0 +1,48 @@
+"""Importing isthmus is quick and brings nothing heavy along."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from time import perf_counter
+
+import pytest
+
+MAX_IMPORT = 0.25
+"""Seconds over a bare interpreter."""
+RUNS = 5
+HEAVY = ("aiortc", "av", "click", "h11", "matplotlib", "rich", "trio", "websockets", "zeroconf")
+"""What a node loads only when it is used."""
+
+
+@pytest.mark.parametrize("statement", ["import isthmus", "import isthmus.node"])
+def test_import_time(statement):
+    over = min(seconds(statement) for _ in range(RUNS)) - min(seconds("pass") for _ in range(RUNS))
+    assert over < MAX_IMPORT
+
+
+@pytest.mark.parametrize(
+    "statement", ["import isthmus", "import isthmus.node", "from isthmus import Node, run"]
+)
+def test_nothing_heavy(statement):
+    program = f"import sys; {statement}; print(*sorted(sys.modules.keys() & set({HEAVY!r})))"
+    assert python(program).split() == []
+
+
+def test_top_is_lazy():
+    program = "import sys, isthmus; print(*(m for m in sys.modules if m.startswith('isthmus.')))"
+    assert python(program).split() == []
+
+
+def seconds(statement: str) -> float:
+    start = perf_counter()
+    python(statement)
+    return perf_counter() - start
+
+
+def python(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=15
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
