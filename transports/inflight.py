@@ -168,10 +168,10 @@ class InFlightLimit:
             self._min_rtt_at = now
             self._probing = False
 
-    def next_timeout(self) -> float | None:
-        """When the oldest marker is taken for lost; None if none is out."""
+    def next_timeout(self) -> float:
+        """When the oldest marker is taken for lost; infinite if none is out."""
         if not self.is_active or not self._markers:
-            return None
+            return inf
         return self._markers[0].sent_at + self._marker_timeout()
 
     def handle_timeout(self, now: float) -> None:

@@ -61,11 +61,9 @@ class Bottleneck:
         limit = self.limit
         while self.now < until:
             self._send()
-            times = [until]
+            times = [until, limit.next_timeout()]
             if self._pongs:
                 times.append(self._pongs[0][0])
-            if (timeout := limit.next_timeout()) is not None:
-                times.append(timeout)
             if self.is_sending and self.queue * self.rate >= self._capacity:
                 times.append(self.now + max(self.queue - 0.75 * self._capacity / self.rate, 1e-4))
             self.now = max(self.now, min(times))
@@ -252,7 +250,7 @@ def test_it_limits_nothing_until_it_is_active(limit: InFlightLimit):
     limit.written(10**9)
     assert limit.room(0.0) == inf
     assert not limit.marker_due()
-    assert limit.next_timeout() is None
+    assert limit.next_timeout() == inf
     assert (limit.frame_size(16_000), limit.record_size(65_000)) == (16_000, 65_000)
     limit.answered(7, 0.0)
     assert limit.rate is limit.min_rtt is None
@@ -279,7 +277,7 @@ def test_deactivation_ends_the_limit_and_a_later_start_forgets_the_markers(limit
     assert limit.record_size(65_519) == pytest.approx(20 * MBIT * 0.004, rel=0.02)
     limit.deactivate()
     assert limit.room(2.0) == inf
-    assert limit.next_timeout() is None
+    assert limit.next_timeout() == inf
     assert limit.frame_size(16_350) == 16_350
     limit.activate(3.0)
     assert limit.limit == inf
@@ -335,7 +333,7 @@ def test_markers_are_bounded_and_given_up_one_by_one(limit: InFlightLimit):
     assert limit.marker_due()
     assert limit.next_timeout() == 0.01 + MARKER_TIMEOUT
     limit.handle_timeout(2.0)
-    assert limit.next_timeout() is None
+    assert limit.next_timeout() == inf
 
 
 CALLS = st.lists(

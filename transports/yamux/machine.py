@@ -14,7 +14,7 @@ from collections import deque
 from math import inf
 from typing import cast
 
-from ..core.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+from ..core.errors import LocalProtocolError, RemoteProtocolError
 from ..core.interfaces import Priority, Side
 from ..inflight import InFlightLimit
 from ..scheduler import LOWEST_RANK, Scheduler
@@ -95,16 +95,14 @@ class YamuxMachine:
         self._dead = False
         self._control: deque[bytes] = deque()
         self._announce: dict[StreamState, int] = {}
-        self._acks: dict[StreamState, None] = {}
-        self._acks_due = inf
+        self._acks: dict[StreamState, float] = {}  # until when each waits for data
         self._events: list[Event] = []
         # Input: a header that is not whole, and what is left of a body.
         self._partial = b""
         self._body_left = 0
         self._body_stream: StreamState | None = None
         self._body_flags = 0
-        # Pings: value -> when it was sent.
-        self._pings: dict[int, float] = {}
+        self._pings: dict[int, float] = {}  # value -> when it was sent
         self._next_ping = 0
         self._keepalive = KeepAlive(now, self.config)
 
@@ -140,12 +138,7 @@ class YamuxMachine:
             raise LocalProtocolError("the session is ending; no stream can be opened")
         if not self.can_open:
             self._open_waits = True
-            raise LimitExceeded(
-                "unacknowledged streams",
-                value=self._table.unacknowledged,
-                limit=self.config.max_unacknowledged,
-                setting="yamux.max_unacknowledged",
-            )
+            raise self._table.too_many_unacknowledged(self.config.max_unacknowledged)
         stream = StreamState(self._next_id, priority, now, is_remote=False)
         self._next_id += 2
         stream.flags = SYN
@@ -158,9 +151,7 @@ class YamuxMachine:
         self._backlog -= 1
         if stream.is_open:
             stream.flags = ACK
-            if not self._acks:
-                self._acks_due = now + ACK_DELAY
-            self._acks[stream] = None
+            self._acks[stream] = now + ACK_DELAY
 
     def send(self, stream: StreamState, data: memoryview) -> int:
         """Queue bytes and return how many were taken; SendResumed tells when more are.
@@ -215,11 +206,10 @@ class YamuxMachine:
     def reset(self, stream: StreamState, code: int = 0) -> list[Event]:
         """End both directions now, and say so to the peer unless it knows."""
         self._drop_received(stream)
-        if not stream.is_open:
-            return self.events()
-        if not stream.flags & SYN:
-            self._control.append(window_update(RST, stream.id, code))
-        self._end(stream, code, remote=False)
+        if stream.is_open:
+            if not stream.flags & SYN:
+                self._control.append(window_update(RST, stream.id, code))
+            self._end(stream, code, remote=False)
         return self.events()
 
     def set_priority(self, stream: StreamState, priority: Priority) -> None:
@@ -295,11 +285,9 @@ class YamuxMachine:
             return []
         events: list[Event] = []
         self.inflight.handle_timeout(now)
-        for stream, until in list(self._table.lingering.items()):
-            if until > now:
-                break
+        for stream in self._table.overdue(now):
             events += self.reset(stream)
-        if self._acks and now >= self._acks_due:
+        if self._acks and now >= next(iter(self._acks.values())):
             self._announce |= {s: 0 for s in self._acks if s not in self._announce}
             self._acks.clear()
         if now >= self._keepalive.due:
@@ -324,6 +312,11 @@ class YamuxMachine:
         return bool(self._control or self._announce)
 
     @property
+    def has_farewell(self) -> bool:
+        """Whether a go-away waits to be sent, after all else."""
+        return self._go_away is not None and not self._go_away_sent
+
+    @property
     def is_flushed(self) -> bool:
         """Whether nothing but a go-away is left to send."""
         return not (self._control or self._announce or self.queued)
@@ -342,22 +335,15 @@ class YamuxMachine:
         """When `handle_timeout` is due; never once the machine is dead."""
         if self._dead:
             return inf
-        due = self._keepalive.due
-        marker = self.inflight.next_timeout()
-        if marker is not None and marker < due:
-            due = marker
-        if self._acks and self._acks_due < due:
-            due = self._acks_due
-        if self._table.lingering:
-            due = min(due, next(iter(self._table.lingering.values())))
-        return due
+        due = next(iter(self._acks.values()), self._keepalive.due)
+        return min(due, self._keepalive.due, self.inflight.next_timeout(), self._table.next_overdue)
 
     def data_to_send(self, max_bytes: int, now: float) -> bytes:
         """Return the plaintext of one record, at most `max_bytes` (>= 64) long; empty if none.
 
         Control first, then frames as the scheduler picks them; it ends after its first HIGH frame.
         """
-        if self._go_away is not None and not self._go_away_sent and (self._dead or self.is_flushed):
+        if self._go_away is not None and self.has_farewell and (self._dead or self.is_flushed):
             self._go_away_sent = True
             return go_away(self._go_away)
         if self._dead:
@@ -385,14 +371,12 @@ class YamuxMachine:
     def _put_control(self, parts: list[bytes | memoryview], room: int) -> int:
         """Pongs and resets, then window updates and flags that have no data to ride on."""
         size = 0
-        control = self._control
-        while control and size + HEADER_SIZE <= room:
-            parts.append(control.popleft())
+        while self._control and size + HEADER_SIZE <= room:
+            parts.append(self._control.popleft())
             size += HEADER_SIZE
-        announce = self._announce
-        while announce and size + 2 * HEADER_SIZE <= room:
-            stream = next(iter(announce))
-            credit = announce.pop(stream)
+        while self._announce and size + 2 * HEADER_SIZE <= room:
+            stream = next(iter(self._announce))
+            credit = self._announce.pop(stream)
             if credit or (stream.flags and not stream.is_sendable):
                 parts.append(window_update(stream.flags, stream.id, credit))
                 stream.flags = 0
@@ -489,9 +473,7 @@ class YamuxMachine:
             else:
                 raise RemoteProtocolError(f"unknown yamux frame type {kind}")
 
-    def _receive_frame(
-        self, kind: int, flags: int, stream_id: int, length: int, now: float
-    ) -> None:
+    def _receive_frame(self, kind: int, flags: int, stream_id: int, size: int, now: float) -> None:
         if flags & SYN:
             stream = self._receive_syn(stream_id, now)
         else:
@@ -501,16 +483,16 @@ class YamuxMachine:
         if flags & ACK and stream is not None:
             self._table.acknowledge(stream)
             self._resume_opening()
-        if kind == DATA and length:
-            self._begin_body(stream, flags, length)
+        if kind == DATA and size:
+            self._begin_body(stream, flags, size)
             return
         if not flags & (SYN | ACK | FIN | RST):
             self._guard.control += 1
         if stream is not None:
             if kind == WINDOW_UPDATE and not flags & RST:
-                self._receive_credit(stream, length)
+                self._receive_credit(stream, size)
             if flags & (FIN | RST):
-                self._receive_end(stream, flags, length)
+                self._receive_end(stream, flags, size)
 
     def _begin_body(self, stream: StreamState | None, flags: int, length: int) -> None:
         if stream is not None:

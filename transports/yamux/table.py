@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
+from ..core.errors import LimitExceeded
 from ..scheduler import LOWEST_RANK, RANK
 from .wire import INITIAL_WINDOW
 
@@ -56,6 +58,24 @@ class StreamTable:
         if not stream.acked:
             stream.acked = True
             self.unacknowledged -= 1
+
+    def too_many_unacknowledged(self, limit: int) -> LimitExceeded:
+        """Return the error that says how many streams of our making the peer does not know yet."""
+        return LimitExceeded(
+            "unacknowledged streams",
+            value=self.unacknowledged,
+            limit=limit,
+            setting="yamux.max_unacknowledged",
+        )
+
+    @property
+    def next_overdue(self) -> float:
+        """When the first stream has lingered long enough; infinite if none does."""
+        return next(iter(self.lingering.values()), inf)
+
+    def overdue(self, now: float) -> list[StreamState]:
+        """Return the streams that have lingered long enough."""
+        return [stream for stream, until in self.lingering.items() if until <= now]
 
     def reclassify(self, stream: StreamState, priority: Priority) -> None:
         """Count a stream in another class."""

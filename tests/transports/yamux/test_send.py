@@ -364,10 +364,12 @@ def test_go_away_is_the_last_frame_after_what_is_queued(dialer: YamuxMachine):
     dialer.send(stream, memoryview(b"bye"))
     dialer.go_away()
     dialer.go_away(1)
+    assert dialer.has_farewell
     assert not dialer.is_flushed
     assert not dialer.is_finished
     assert drain(dialer) == data(1, b"bye", SYN) + go_away(0)
     assert dialer.is_finished
+    assert not dialer.has_farewell
     with pytest.raises(LocalProtocolError):
         dialer.open_stream(0.0)
 
