@@ -299,7 +299,7 @@ def _number(bits: int) -> tuple[Callable[[str], bytes], Callable[[bytes], str]]:
 
 def _name_of(data: bytes) -> str:
     text = data.decode()
-    if not 0 < len(text) <= MAX_NAME or not text.isprintable() or set(text) & {"/", " ", "%"}:
+    if not 0 < len(text) <= MAX_NAME or not text.isprintable() or set(text) & {"/", " "}:
         raise ValueError("not a name")
     return text
 
@@ -324,8 +324,9 @@ def _http_path_of(data: bytes) -> str:
 
 
 def _certhash_of(data: bytes) -> str:
-    # A multihash, of which all codes in use have one byte.
-    if not 2 < len(data) <= MAX_DIGEST + 2 or data[0] > 0x7F or data[1] != len(data) - 2:
+    _, offset = _varint(data, 0)
+    length, offset = _varint(data, offset)
+    if not 0 < length == len(data) - offset <= MAX_DIGEST:
         raise ValueError("not a multihash")
     return multibase_encode(data, "u")
 
