@@ -84,16 +84,18 @@ class Schema:
                 continue
             if wire_type != _WIRE_TYPES[field.kind]:
                 raise RemoteProtocolError(f"field {field.name} has wire type {wire_type}")
+            value = _decode_field(field, raw)
             if field.repeated:
-                values[field.name].append(_decode_field(field, raw))
-            elif field.kind is Kind.MESSAGE:
+                values[field.name].append(value)
+                continue
+            values[field.name] = value
+            if field.kind is Kind.MESSAGE:
                 parts.setdefault(number, []).append(raw)
-            else:
-                values[field.name] = _decode_field(field, raw)
         for number, found in parts.items():
-            field = self._by_number[number]
-            # Messages one behind the other are, decoded, their merger.
-            values[field.name] = _decode_field(field, b"".join(found))
+            if len(found) > 1:
+                # Messages one behind the other are, decoded, their merger.
+                field = self._by_number[number]
+                values[field.name] = _decode_field(field, b"".join(found))
         return values
 
 

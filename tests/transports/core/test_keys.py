@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, padding, rsa, uti
 from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
-
 from isthmus.transports.core.errors import (
     ConfigError,
     LocalProtocolError,

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from isthmus.transports.core.errors import AddressError
 from isthmus.transports.core.keys import PrivateKey
 from isthmus.transports.core.multiaddr import MAX_COMPONENTS, MAX_LENGTH, Component, Multiaddr
@@ -145,7 +144,7 @@ def test_other_spellings(text, canonical):
         "/tcp/-1",
         "/tcp/65536",
         "/tcp/http",
-        "/tcp/١",
+        "/tcp/\u0661",
         "/tcp/" + "1" * 900,
         "/udp/1 ",
         "/ipcidr/256",
