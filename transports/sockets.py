@@ -17,9 +17,11 @@ import anyio
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
+from .readiness import notify_closing, wait_readable, wait_writable, watch_readable
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from socket import socket as Socket  # noqa: N812
+    from socket import socket as Socket
 
 # Read at a time: less costs system calls, more does not gain (a receive buffer is shared).
 READ_SIZE = 262_144
@@ -81,7 +83,7 @@ class SocketStream(ByteStream):
             try:
                 data = self._socket.recv(max_bytes)
             except BlockingIOError:
-                await self._wait(anyio.wait_readable)
+                await self._wait(wait_readable)
             except OSError as error:
                 raise self._broken(error) from error
             else:
@@ -124,7 +126,7 @@ class SocketStream(ByteStream):
 
     async def wait_writable(self) -> None:
         """Wait until the kernel takes more; raises ClosedResourceError after `close`."""
-        await self._wait(anyio.wait_writable)
+        await self._wait(wait_writable)
 
     async def receive_each(self, handler: Callable[[memoryview], bool]) -> None:
         """Call `handler` with every chunk until the peer's last one, or until it returns False.
@@ -136,7 +138,7 @@ class SocketStream(ByteStream):
             await self._receive_each_by_callback(handler)
         else:
             while self._receive_one(handler):
-                await self._wait(anyio.wait_readable)
+                await self._wait(wait_readable)
 
     def close(self) -> None:
         """Close at once; who waits on the socket gets ClosedResourceError."""
@@ -144,8 +146,7 @@ class SocketStream(ByteStream):
             self._closed = True
             if self._stop_reading is not None:
                 self._stop_reading()
-            else:
-                anyio.notify_closing(self._socket)
+            notify_closing(self._socket)
             self._socket.close()
 
     # Helpers
@@ -161,8 +162,7 @@ class SocketStream(ByteStream):
         return size > 0 and handler(memoryview(_read_buffer)[:size])
 
     async def _receive_each_by_callback(self, handler: Callable[[memoryview], bool]) -> None:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def on_readable() -> None:
             more = False
@@ -177,21 +177,20 @@ class SocketStream(ByteStream):
                     bug = sys.exception()
                     done.set_result(None) if bug is None else done.set_exception(bug)
 
-        def stop() -> None:
-            loop.remove_reader(self._socket)
+        def close() -> None:
+            stop()
             if not done.done():
                 done.set_exception(anyio.ClosedResourceError())
 
         if self._closed:
             raise anyio.ClosedResourceError
-        loop.add_reader(self._socket, on_readable)
-        self._stop_reading = stop
+        stop = watch_readable(self._socket, on_readable)
+        self._stop_reading = close
         try:
             await done
         finally:
             self._stop_reading = None
-            if not self._closed:
-                loop.remove_reader(self._socket)
+            stop()
 
     async def _wait(self, wait: Callable[[Socket], Awaitable[None]]) -> None:
         if self._closed:

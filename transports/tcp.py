@@ -15,6 +15,7 @@ import anyio
 from .core.errors import AddressError, DialError
 from .core.interfaces import RawListener
 from .core.multiaddr import Multiaddr
+from .readiness import notify_closing, wait_readable, wait_writable
 from .sockets import SocketStream
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class TcpTransport:
                 self._bind_to_listener(sock, family)
             code = sock.connect_ex(target)
             if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
-                await anyio.wait_writable(sock)
+                await wait_writable(sock)
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
                 raise OSError(code, os.strerror(code))
@@ -157,7 +158,7 @@ class TcpListener(RawListener):
                     sock, address = self._socket.accept()
                 except BlockingIOError:
                     try:
-                        await anyio.wait_readable(self._socket)
+                        await wait_readable(self._socket)
                     except anyio.ClosedResourceError:
                         break
                 except OSError as error:
@@ -175,7 +176,7 @@ class TcpListener(RawListener):
         """Stop listening; connections that came in stay."""
         if not self._closed:
             self._closed = True
-            anyio.notify_closing(self._socket)
+            notify_closing(self._socket)
             self._socket.close()
 
 

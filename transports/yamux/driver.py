@@ -375,7 +375,7 @@ class YamuxConnection:
                 self.wake_writer()
                 return
             budget -= size
-            if not machine.has_control:
+            if not machine.has_control and not machine.has_farewell:
                 if not machine.queued:
                     return
                 if machine.queued < leave or budget <= 0:

@@ -169,10 +169,11 @@ class YamuxStream(Stream):
     async def _receive_through(self, preface: Preface, max_bytes: int) -> bytes:
         """Receive while a negotiation still rides on the first bytes."""
         while True:
-            data = preface.receive_data(await self._receive(max_bytes))
+            data = preface.receive_data(await self._receive(TURN))
             if data is not None:
                 self._preface = None
-                return data or await self._receive(max_bytes)
+                self.unread(data)
+                return await self._receive(max_bytes)
 
     def _check_sendable(self) -> None:
         state = self.state
