@@ -53,7 +53,7 @@ def call(
         # The daemon of this very data directory: only under another name will it talk to us.
         key = PrivateKey.generate()
     config = NodeConfig(dial_timeout=timeout, negotiation_timeout=timeout)
-    return run(_until_interrupted, _connected(address, use, key, config), backend=backend)
+    return run(_connected(address, use, key, config), backend=backend)
 
 
 def client_key(storage: StorageOptions) -> PrivateKey:
@@ -89,10 +89,14 @@ def _connected(
 ) -> Callable[[], Awaitable[Result]]:
     async def attempt(identity: PrivateKey) -> Result:
         async with Node(identity=identity, config=config) as node:
-            # Not the loop's clock: uvloop's counts milliseconds.
-            started = time.perf_counter()
-            connection = await node.connect(address)
-            return await use(connection, time.perf_counter() - started)
+
+            async def body() -> Result:
+                # Not the loop's clock: uvloop's counts milliseconds.
+                started = time.perf_counter()
+                connection = await node.connect(address)
+                return await use(connection, time.perf_counter() - started)
+
+            return await _until_interrupted(body)
 
     async def main() -> Result:
         try:
@@ -104,12 +108,12 @@ def _connected(
     return main
 
 
-async def _until_interrupted(main: Callable[[], Awaitable[Result]]) -> Result:
-    """Return what `main` does; Ctrl-C cancels it in order and then ends the program."""
+async def _until_interrupted(body: Callable[[], Awaitable[Result]]) -> Result:
+    """Return what `body` does; Ctrl-C cancels that alone, so that the node stops in order."""
     with unwrap_group(), anyio.open_signal_receiver(signal.SIGINT) as signals:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_on, signals, tasks.cancel_scope)
-            result = await main()
+            result = await body()
             tasks.cancel_scope.cancel()
             return result
     raise click.exceptions.Exit(INTERRUPTED)

@@ -46,7 +46,7 @@ def _text(event: NodeEvent) -> str:  # noqa: PLR0911 - one line per kind of even
         case DialFailed(reason=reason):
             return reason
         case HandlerFailed(peer=peer, protocol=protocol, error=error):
-            return f"{printable(protocol)} for {peer} failed: {error or type(error).__name__}"
+            return f"{printable(protocol)} for {peer} failed: {str(error) or type(error).__name__}"
         case AddressesChanged(addresses=addresses):
             return f"addresses are now: {', '.join(map(str, addresses))}"
         case EventsLost(count=count):

@@ -116,8 +116,11 @@ def main() -> NoReturn:
     def report_bug(
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
+        del traceback
+        if issubclass(kind, KeyboardInterrupt):
+            return
         if session.debug:
-            sys.__excepthook__(kind, error, traceback)
+            _trace(error)
         else:
             _complain(
                 f"internal error: {kind.__name__}: {error}; 'isthmus --debug ...' shows where"
@@ -163,9 +166,17 @@ def _fail(session: Session, error: BaseException) -> int:
     from .errors import describe
 
     if session.debug:
-        sys.__excepthook__(type(error), error, error.__traceback__)
+        _trace(error)
     _complain(describe(error))
     return FAILED
+
+
+def _trace(error: BaseException) -> None:
+    import traceback
+
+    from .output import printable_lines
+
+    click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)
 
 
 def _complain(text: str) -> None:

@@ -14,6 +14,12 @@ from ..printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import TracebackType
+    from typing import TypeAlias
+
+    ExceptionInfo: TypeAlias = (
+        tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+    )
 
 MAX_LOG_LINE = 2000
 """Characters of a log line: a dial report of sixteen addresses fits, a flood does not."""
@@ -65,6 +71,11 @@ def style(
     return click.style(text, fg=fg, bold=bold, dim=dim)
 
 
+def printable_lines(text: str) -> str:
+    """Return several lines, each as `printable` leaves it: a traceback may quote a peer."""
+    return "\n".join(printable(line, limit=MAX_LOG_LINE) for line in text.splitlines())
+
+
 def discard_stdout() -> None:
     """Let what is still buffered go nowhere, since it would fail once more at exit."""
     null = os.open(os.devnull, os.O_WRONLY)
@@ -86,6 +97,9 @@ class _PrintableFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return printable(super().formatMessage(record), limit=MAX_LOG_LINE)
+
+    def formatException(self, ei: ExceptionInfo) -> str:
+        return printable_lines(super().formatException(ei))
 
 
 def _color() -> bool | None:

@@ -1,0 +1,204 @@
+"""`isthmus run`: what it prints, keeps, refuses, and how it stops."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import stat
+import time
+
+import pytest
+from isthmus import Node
+
+LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+ID = "12D3KooW"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_says_where_it_listens_and_stops_cleanly_on_a_signal(isthmus, backend, sig):
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK, "--backend", backend)
+    first = json.loads(daemon.line())
+    assert first["event"] == "listening"
+    assert abs(first["time"] - time.time()) < 60
+    assert first["peer_id"].startswith(ID)
+    (address,) = first["addresses"]
+    assert address.startswith("/ip4/127.0.0.1/tcp/")
+    assert address.endswith(f"/p2p/{first['peer_id']}")
+    done = daemon.stop(sig)
+    assert (done.code, done.err) == (0, "")
+
+
+def test_every_line_is_an_event_and_a_ping_of_another_process_is_seen(isthmus, tmp_path):
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK)
+    address = daemon.address()
+    caller = str(tmp_path / "caller.key")
+    who = isthmus("id", "--identity", caller, "--json").json()["peer_id"]
+    isthmus("ping", address, "--identity", caller, "-c", "1", "--json").json()
+    assert daemon.event("connection_opened")["peer"] == who
+    assert daemon.event("connection_ended")["peer"] == who
+    rest = daemon.stop().out
+    for line in [*daemon.lines, *rest.splitlines()]:
+        event = json.loads(line)
+        assert isinstance(event["event"], str)
+        assert isinstance(event["time"], float)
+
+
+def test_people_are_told_who_where_which_key_and_what_to_paste(isthmus):
+    daemon = isthmus.start("run", "--listen", LOOPBACK)
+    daemon.line("Ctrl-C")
+    text = "\n".join(daemon.lines)
+    peer_id = isthmus("id").out.strip()
+    assert f"peer id    {peer_id}" in text
+    assert f"{isthmus.data_dir / 'identity.key'} (new)" in text
+    assert "\x1b" not in text
+    (pasted,) = [line.split() for line in daemon.lines if line.startswith("  isthmus ping ")]
+    # The same data directory, hence the same key: it must work on the same machine, too.
+    done = isthmus(*pasted[1:], "-c", "2")
+    assert (done.code, done.err) == (0, "")
+    assert "connected to" in done.out
+    daemon.line("connection from")
+    done = daemon.stop()
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith("stopped\n")
+
+
+def test_a_second_one_is_refused_and_told_what_to_do(isthmus):
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK)
+    daemon.address()
+    complaint = isthmus("run", "--listen", LOOPBACK).complaint()
+    assert f"already running as PID {daemon.pid}; use --data-dir or --ephemeral" in complaint
+    beside = isthmus.start("run", "--json", "--listen", LOOPBACK, "--ephemeral")
+    assert beside.address() != daemon
+    assert daemon.stop().code == 0
+    after = isthmus.start("run", "--json", "--listen", LOOPBACK)
+    after.address()
+
+
+def test_ephemeral_keeps_nothing(isthmus):
+    daemon = isthmus.start("run", "--listen", LOOPBACK, "--ephemeral")
+    daemon.line("Ctrl-C")
+    assert "key        on no disk: it is gone when this node stops" in daemon.lines
+    assert daemon.stop().code == 0
+    assert not isthmus.data_dir.exists()
+
+
+def test_the_key_is_its_owners_alone(isthmus):
+    made = isthmus("id", "--json").json()
+    assert made == {
+        "peer_id": made["peer_id"],
+        "key_path": str(isthmus.data_dir / "identity.key"),
+        "created": True,
+    }
+    path = isthmus.data_dir / "identity.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert isthmus("id").out == made["peer_id"] + "\n"
+    path.chmod(0o640)
+    for command in (["run", "--listen", LOOPBACK], ["id"], ["ping", LOOPBACK]):
+        assert f"run: chmod 600 {path}" in isthmus(*command).complaint()
+
+
+def test_another_key_file_can_be_named(isthmus, tmp_path):
+    path = tmp_path / "other.key"
+    other = isthmus("id", "--identity", str(path)).out.strip()
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK, "--identity", str(path))
+    assert daemon.event("listening")["peer_id"] == other
+    assert not (isthmus.data_dir / "identity.key").exists()
+    path.write_bytes(b"no key")
+    assert f"{path}: not a private key" in isthmus("id", "--identity", str(path)).complaint()
+
+
+def test_a_busy_port_is_named_with_what_to_do(isthmus):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"/ip4/127.0.0.1/tcp/{taken.getsockname()[1]}"
+        complaint = isthmus("run", "--listen", address, "--ephemeral").complaint()
+    assert f"cannot listen on {address}" in complaint
+    assert "choose another with --listen" in complaint
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("nonsense", "is not a multiaddr"),
+        ("/ip4/127.0.0.1/udp/4001", "no transport"),
+        ("/ip4/198.51.100.1/tcp/0", "no interface of this machine has this address"),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on(isthmus, address, why):
+    assert why in isthmus("run", "--ephemeral", "--listen", address).complaint()
+
+
+def test_the_default_port_is_chosen_once(isthmus):
+    daemon = isthmus.start("run", "--json")
+    addresses = daemon.event("listening")["addresses"]
+    assert daemon.stop().code == 0
+    ports = {address.split("/")[4] for address in addresses}
+    assert len(ports) == 1
+    assert any(address.startswith("/ip4/127.0.0.1/tcp/") for address in addresses)
+    again = isthmus.start("run", "--json")
+    assert again.event("listening")["addresses"] == addresses
+    assert again.stop().code == 0
+    path = isthmus.data_dir / "port"
+    assert path.read_text() == f"{ports.pop()}\n"
+    with socket.create_server(("0.0.0.0", int(path.read_text()))):
+        assert f"or remove {path} to be given a new one" in isthmus("run").complaint()
+    path.write_text("many\n")
+    assert f"{path}: not a port number" in isthmus("run").complaint()
+
+
+def test_without_ipv6_it_says_so_and_goes_on(isthmus, offline):
+    daemon = isthmus.start("run", "--json", prefix=offline)
+    (address,) = daemon.event("listening")["addresses"]
+    assert address.startswith("/ip4/127.0.0.1/tcp/")
+    done = daemon.stop()
+    assert (done.code, done.err) == (
+        0,
+        "isthmus: this machine has no IPv6: listening on IPv4 only\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "echo", "perf"),
+    [
+        (["--listen", LOOPBACK], True, True),
+        (["--listen", LOOPBACK, "--no-echo"], False, True),
+        (["--listen", LOOPBACK, "--listen", "/ip4/0.0.0.0/tcp/0"], False, False),
+        (["--listen", "/ip4/0.0.0.0/tcp/0", "--echo", "--perf"], True, True),
+    ],
+)
+def test_echo_and_perf_are_served_unasked_only_on_loopback(isthmus, options, echo, perf):
+    daemon = isthmus.start("run", "--ephemeral", *options)
+    served = daemon.line("serves")
+    assert ("/echo/1.0.0" in served, "/perf/1.0.0" in served) == (echo, perf)
+    assert "/ipfs/ping/1.0.0" in served
+
+
+async def test_the_echo_answers(peer):
+    async with Node() as node:
+        assert await node.request(peer, "/echo/1.0.0", b"hello" * 1000) == b"hello" * 1000
+
+
+def test_a_data_directory_that_cannot_be(isthmus, tmp_path):
+    (tmp_path / "file").write_text("")
+    path = str(tmp_path / "file" / "data")
+    assert "Not a directory" in isthmus("run", "--data-dir", path).complaint()
+    assert "Not a directory" in isthmus("id", "--data-dir", path).complaint()
+
+
+def test_a_disk_that_takes_no_more(isthmus):
+    full = ("sh", "-c", 'ulimit -f 0; exec "$@"', "sh")
+    for command in (["id"], ["run", "--listen", LOOPBACK]):
+        complaint = isthmus(*command, prefix=full).complaint()
+        assert f"{isthmus.data_dir}/" in complaint
+        assert "File too large" in complaint
+    assert not (isthmus.data_dir / "identity.key").exists()
+
+
+def test_it_stops_when_nobody_reads_any_more(isthmus):
+    daemon = isthmus.start("run", "--json", "--ephemeral", "--listen", LOOPBACK)
+    address = daemon.address()
+    daemon.close_stdout()
+    isthmus("ping", address, "-c", "1")
+    done = daemon.finish()
+    assert (done.code, done.err) == (1, "")

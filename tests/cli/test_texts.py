@@ -1,0 +1,152 @@
+"""What turns values into text: sizes, texts of peers, events, errors."""
+
+from __future__ import annotations
+
+import errno
+import unicodedata
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from isthmus import Multiaddr, PeerId
+from isthmus.node.cli.errors import describe
+from isthmus.node.cli.lines import describe_event
+from isthmus.node.cli.sizes import format_size, megabytes_per_second, parse_size
+from isthmus.node.events import (
+    AddressesChanged,
+    ConnectionEnded,
+    ConnectionOpened,
+    ConnectionRefused,
+    DialFailed,
+    EventsLost,
+    HandlerFailed,
+    Listening,
+    PeerIdentified,
+)
+from isthmus.node.printable import printable
+from isthmus.transports.core.errors import (
+    DialError,
+    DialTimeout,
+    FailedAttempt,
+    NegotiationError,
+    NoiseError,
+    SelfDial,
+)
+from isthmus.transports.core.interfaces import Side
+
+PEER = PeerId.parse("12D3KooWGJAmQyRkvK6Cf7Jr3zhMmtLX2Q8d2hKS9sMLUFWEPTpo")
+ADDRESS = Multiaddr.parse("/ip4/127.0.0.1/tcp/4001")
+HOSTILE = "a\x1b[2Jb\nc\u202ed\x9be\u200bf\ud800g\x00"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("65536", 65536),
+        ("200MB", 200_000_000),
+        ("1GiB", 2**30),
+        ("1.5 kb", 1500),
+        ("3B", 3),
+        ("2tib", 2 * 2**40),
+    ],
+)
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "MB", "-1", "1e6", "1M", "0.1B", "1.0.0", "٣MB", "9999999999TB", "1 0"]
+)
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match="is not a"):
+        parse_size(text)
+
+
+def test_sizes_and_rates_are_shown_in_decimal_units():
+    assert [format_size(each) for each in (999, 1000, 200_000_000, 2**30)] == [
+        "999 B",
+        "1 kB",
+        "200 MB",
+        "1.074 GB",
+    ]
+    assert megabytes_per_second(0, 1.0) is None
+    assert megabytes_per_second(200_000_000, 0.5) == 400
+
+
+def test_a_peers_text_cannot_steer_a_terminal():
+    assert printable(HOSTILE) == "a[2Jb cdefg"
+    assert printable("Grüße, 世界") == "Grüße, 世界"
+    assert printable("x" * 300) == "x" * 197 + "..."
+    assert printable("x" * 200) == "x" * 200
+    assert printable("\x00" * 10**6 + "x", limit=5) == "..."
+    assert printable("abcdef", limit=2) == ".."
+
+
+@given(st.text(), st.integers(3, 50))
+def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
+    shown = printable(text, limit=limit)
+    assert len(shown) <= limit
+    assert not {unicodedata.category(each) for each in shown} & {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        (Listening(PEER, ()), None),
+        (
+            ConnectionOpened(PEER, ADDRESS, Side.LISTENER, limited=False),
+            f"connection from {PEER} ({ADDRESS})",
+        ),
+        (
+            ConnectionOpened(PEER, ADDRESS, Side.DIALER, limited=True),
+            f"connected to {PEER} ({ADDRESS}, limited)",
+        ),
+        (ConnectionEnded(PEER, ADDRESS, True, HOSTILE), f"disconnected from {PEER}: a[2Jb cdefg"),
+        (ConnectionRefused(PEER, ADDRESS, "full", "x"), f"turned {PEER} away: full"),
+        (PeerIdentified(PEER, HOSTILE, (), (), None), f'{PEER} calls itself "a[2Jb cdefg"'),
+        (DialFailed(None, HOSTILE), "a[2Jb cdefg"),
+        (HandlerFailed(PEER, "/x", KeyError()), f"/x for {PEER} failed: KeyError"),
+        (AddressesChanged((ADDRESS,)), f"addresses are now: {ADDRESS}"),
+        (EventsLost(3), "3 events were too many to be shown"),
+    ],
+)
+def test_events_as_lines(event, line):
+    assert describe_event(event) == line
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (SelfDial("x"), "the address leads to this very node"),
+        (DialError("no address is known"), "no address is known"),
+        (NegotiationError(["/x/1"], "na"), "the peer does not serve /x/1"),
+        (NegotiationError(["/x/1"], HOSTILE), "no agreement on /x/1: the peer answered "),
+        (NoiseError(HOSTILE), "a[2Jb cdefg"),
+        (anyio.EndOfStream(), "the peer ended the stream too early"),
+        (anyio.ClosedResourceError(), "the connection was closed"),
+        (TimeoutError(), "no answer in time"),
+        (TimeoutError("no answer to a ping"), "no answer to a ping"),
+        (OSError(errno.ENOSPC, "full", "/a"), "/a: full"),
+        (ExceptionGroup("two", [OSError("one"), OSError("other")]), "one"),
+    ],
+)
+def test_errors_as_sentences(error, line):
+    text = describe(error)
+    assert text.startswith(line)
+    assert text.isprintable()
+
+
+def test_a_dial_that_failed_everywhere_names_each_address_and_cause():
+    refused = DialError(f"cannot connect to {ADDRESS}: refused")
+    refused.__cause__ = OSError(errno.EHOSTUNREACH, "No route to host")
+    attempts = [
+        FailedAttempt(ADDRESS, "connect", 0.1, refused),
+        FailedAttempt(ADDRESS, "connect", 10, DialTimeout("no connection within 10 s")),
+        FailedAttempt(ADDRESS, "handshake", 0.1, NoiseError("bad tag")),
+    ]
+    assert describe(DialError("none", attempts)) == (
+        f"cannot connect by any of 3 addresses: {ADDRESS}: No route to host: no machine answers"
+        f" there; {ADDRESS}: no connection within 10 s; {ADDRESS}: the handshake failed: bad tag"
+    )
