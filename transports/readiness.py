@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import select
-import socket
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import anyio
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
 # Descriptors served in one turn of the loop; what is left over is served in the next.

@@ -11,6 +11,7 @@ import errno
 import socket
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -68,7 +69,11 @@ class SocketStream(ByteStream):
     def __init__(self, sock: Socket) -> None:
         self._socket = sock
         self._closed = False
-        self._stop_reading: Callable[[], None] | None = None
+        # While `receive_each` runs by callback: how to watch the socket, to stop, and the end.
+        self._watch: Callable[[], Callable[[], None]] | None = None
+        self._stop_watching: Callable[[], None] | None = None
+        self._done: asyncio.Future[None] | None = None
+        self._paused: anyio.Event | None = None
 
     @property
     def socket(self) -> Socket:
@@ -138,14 +143,40 @@ class SocketStream(ByteStream):
             await self._receive_each_by_callback(handler)
         else:
             while self._receive_one(handler):
+                if self._paused is not None:
+                    await self._paused.wait()
                 await self._wait(wait_readable)
+
+    @property
+    def is_reading_paused(self) -> bool:
+        """Whether `receive_each` holds back until `resume_reading`."""
+        return self._paused is not None
+
+    def pause_reading(self) -> None:
+        """Let `receive_each` call its handler no more; the kernel's buffer fills instead."""
+        if self._paused is None:
+            self._paused = anyio.Event()
+            if self._stop_watching is not None:
+                self._stop_watching()
+                self._stop_watching = None
+
+    def resume_reading(self) -> None:
+        """Let `receive_each` go on."""
+        if self._paused is not None:
+            self._paused.set()
+            self._paused = None
+            if self._watch is not None:
+                self._stop_watching = self._watch()
 
     def close(self) -> None:
         """Close at once; who waits on the socket gets ClosedResourceError."""
         if not self._closed:
             self._closed = True
-            if self._stop_reading is not None:
-                self._stop_reading()
+            self._end_watch()
+            if self._done is not None and not self._done.done():
+                self._done.set_exception(anyio.ClosedResourceError())
+            if self._paused is not None:
+                self._paused.set()
             notify_closing(self._socket)
             self._socket.close()
 
@@ -177,20 +208,21 @@ class SocketStream(ByteStream):
                     bug = sys.exception()
                     done.set_result(None) if bug is None else done.set_exception(bug)
 
-        def close() -> None:
-            stop()
-            if not done.done():
-                done.set_exception(anyio.ClosedResourceError())
-
         if self._closed:
             raise anyio.ClosedResourceError
-        stop = watch_readable(self._socket, on_readable)
-        self._stop_reading = close
+        self._done = done
+        self._watch = partial(watch_readable, self._socket, on_readable)
+        self._stop_watching = self._watch()
         try:
             await done
         finally:
-            self._stop_reading = None
-            stop()
+            self._end_watch()
+
+    def _end_watch(self) -> None:
+        self._watch = None
+        if self._stop_watching is not None:
+            self._stop_watching()
+            self._stop_watching = None
 
     async def _wait(self, wait: Callable[[Socket], Awaitable[None]]) -> None:
         if self._closed:

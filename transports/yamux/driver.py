@@ -111,6 +111,7 @@ class YamuxConnection:
         self._unsent: memoryview | None = None
         self._last_flush = 0.0
         self._in_bulk = False
+        self._relieved: anyio.Event | None = None
         self._draining = False
         self._is_running = False
         self._reading = anyio.CancelScope()
@@ -293,7 +294,9 @@ class YamuxConnection:
                 await self._socket.receive_each(self._receive)
             else:
                 while self._receive(await self._raw.receive(RECORD)):
-                    pass
+                    if self.machine.is_congested:
+                        self._relieved = anyio.Event()
+                        await self._relieved.wait()
             if self._closed is None:
                 raise anyio.EndOfStream
         except anyio.EndOfStream:
@@ -318,6 +321,9 @@ class YamuxConnection:
             self._relieve(self._budget)
         if self.machine.has_control or self.machine.queued:
             self._flush()
+        if self.machine.is_congested and self._socket is not None:
+            # The peer sends what must be answered and does not read the answers.
+            self._socket.pause_reading()
         return self._closed is None
 
     def _take(self, records: Iterable[bytes]) -> None:
@@ -404,6 +410,14 @@ class YamuxConnection:
 
     def _flushed(self) -> None:
         machine = self.machine
+        if machine.is_stalled and not machine.is_congested:
+            self._take((b"",))
+            self.wake_writer()
+        if self._socket is not None and self._socket.is_reading_paused:
+            if not machine.is_congested:
+                self._socket.resume_reading()
+        elif self._relieved is not None and not machine.is_congested:
+            self._relieved.set()
         if events := machine.events():
             self.dispatch(events)
         if self._draining:

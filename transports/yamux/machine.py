@@ -4,8 +4,6 @@ Call order: commands (`open_stream`, `send`, `take`, ...) at any time; `receive_
 plaintext that arrives; after either, `data_to_send` until it returns nothing; `handle_timeout` when
 `next_timeout` is due. Events are returned by the inputs. After a RemoteProtocolError the machine is
 dead: it sends its go-away and nothing else.
-
-Sending is pulled: `data_to_send` decides late, frame by frame, which stream goes next.
 """
 
 from __future__ import annotations
@@ -283,20 +281,17 @@ class YamuxMachine:
         """
         if self._dead:
             return []
-        events: list[Event] = []
         self.inflight.handle_timeout(now)
-        for stream in self._table.overdue(now):
-            events += self.reset(stream)
+        events = [event for stream in self._table.overdue(now) for event in self.reset(stream)]
         if self._acks and now >= next(iter(self._acks.values())):
             self._announce |= {s: 0 for s in self._acks if s not in self._announce}
             self._acks.clear()
-        if now >= self._keepalive.due:
-            try:
-                if self._keepalive.check(now, self.last_received_at):
-                    self.ping(now)
-            except RemoteProtocolError as error:
-                self.abort(error.code)
-                raise
+        try:
+            if now >= self._keepalive.due and self._keepalive.check(now, self.last_received_at):
+                self.ping(now)
+        except RemoteProtocolError as error:
+            self.abort(error.code)
+            raise
         return events
 
     # Outputs
@@ -305,6 +300,11 @@ class YamuxMachine:
     def is_congested(self) -> bool:
         """Whether so much control waits for the socket that the peer must not be read."""
         return len(self._control) >= MAX_CONTROL
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether received frames wait for that: `receive_data(b"")` goes on with them."""
+        return len(self._partial) >= HEADER_SIZE
 
     @property
     def has_control(self) -> bool:
@@ -323,7 +323,7 @@ class YamuxMachine:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing will ever be sent again: the go-away is out, or the path is gone."""
+        """Whether nothing will be sent again: the go-away is out, or the path is gone."""
         return self._go_away_sent or (self._dead and self._go_away is None)
 
     def events(self) -> list[Event]:
