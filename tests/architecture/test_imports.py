@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from time import perf_counter
@@ -41,8 +42,15 @@ def seconds(statement: str) -> float:
 
 
 def python(program: str) -> str:
+    # A measuring of the coverage would measure itself.
+    environment = {name: text for name, text in os.environ.items() if "COV" not in name}
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=15
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=15,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
