@@ -1,1 +1,1 @@
-"""The benchmark harness."""
+"""The benchmark harness: who is asked what, floors, tables, comparisons; `isthmus bench`."""

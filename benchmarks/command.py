@@ -90,14 +90,21 @@ def bench(
         rounds=rounds or (1 if quick else 5),
         work=QUICK if quick else Work(),
     )
+    results = harness.begun(plan)
+    stopped = False
     with showing() as on_progress:
-        results = anyio.run(harness.run, plan, on_progress)
+        try:
+            anyio.run(harness.run, plan, results, on_progress)
+        except KeyboardInterrupt:
+            stopped = True
     if json_file is not None:
         write(results, json_file)
     if sys.stdout.isatty():
         draw(results)
     else:
         click.echo(markdown(results))
+    if stopped:
+        raise click.Abort
     if profile:
         anyio.run(_profile, plan, results)
 

@@ -69,9 +69,16 @@ class Progress:
     what: str
 
 
-async def run(plan: Plan, on_progress: Callable[[Progress], None]) -> Results:
-    """Run the plan; peers that fail end up in `failures`, nothing of theirs is raised."""
-    results = Results(environment=environment.describe(), work=plan.work.as_numbers())
+def begun(plan: Plan) -> Results:
+    """Return the results of a run that is about to start."""
+    return Results(environment=environment.describe(), work=plan.work.as_numbers())
+
+
+async def run(plan: Plan, results: Results, on_progress: Callable[[Progress], None]) -> None:
+    """Run the plan into `results`, which hold what there is if the run is cancelled.
+
+    Peers that fail end up in `failures`; nothing of theirs is raised.
+    """
     subjects = await _prepared(plan.subjects, results)
     total = plan.rounds * plan.steps_of_a_round(subjects)
     done = 0
@@ -92,7 +99,6 @@ async def run(plan: Plan, on_progress: Callable[[Progress], None]) -> Results:
             for answer in await link.ask(names, number, plan.work.link_seconds):
                 results.add(answer)
             done += 1
-    return results
 
 
 async def ask(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .peers.control import running
-from .peers.errors import PeerProgramError
+from .peers.errors import PeerProgramError, PeerUnavailable
 from .questions import SUBJECTS
 from .results import Failure, Phase, Sample, sample_from
 
@@ -34,6 +34,8 @@ CONGESTION = ("cubic", "bbr")
 ASKED = ("uvloop", "js", "py")
 PLAIN = "tcp"
 """The subject that is plain sockets."""
+NETWORK = "10.55.0.0/24"
+"""A private one: js-libp2p tells nobody of a public address that it has not had confirmed."""
 IDLE_ECHOES = 200
 ANSWER_TIMEOUT = 120.0
 """Seconds for one command beyond its own length: a queue before a slow link takes long to drain."""
@@ -79,7 +81,7 @@ def measure(names: Sequence[str], number: int, seconds: float) -> Iterator[Sampl
     if isinstance(natlab, str):
         yield _failure(number, natlab)
         return
-    with natlab.Lab() as lab:
+    with natlab.Lab(public=NETWORK) as lab:
         near, far = natlab.wan_link(lab)
         for congestion in CONGESTION:
             near.congestion(congestion)
@@ -135,6 +137,8 @@ async def _beside(name: str, near: Any, far: Any, seconds: float) -> dict[str, f
     async with AsyncExitStack() as stack:
         listener = await _start(stack, name, far)
         dialer = await _start(stack, name, near)
+        if not listener.addresses:
+            raise PeerUnavailable(name, "it listens, but says of no address")
         await dialer.call("connect", address=listener.address)
         answer = await dialer.call(
             "bench_beside",

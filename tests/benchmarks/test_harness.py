@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from isthmus.benchmarks import command, hotspots, link
 from isthmus.benchmarks.baselines import Bare, Raw, pour, receive_exactly
-from isthmus.benchmarks.harness import Plan, ask, chosen, pin, run
+from isthmus.benchmarks.harness import Plan, ask, begun, chosen, pin, run
 from isthmus.benchmarks.questions import BASELINES, PEERS, SUBJECTS, Subject, Work, questions
 from isthmus.benchmarks.results import Failure, Phase, load
 
@@ -52,8 +52,9 @@ async def test_a_run_of_isthmus():
     plan = Plan(
         subjects=chosen(["asyncio"], ["raw"]), groups=frozenset({"echo", "streams"}), work=TINY
     )
-    seen = []
-    found = await run(replace(plan, rounds=1), seen.append)
+    plan, seen = replace(plan, rounds=1), []
+    found = begun(plan)
+    await run(plan, found, seen.append)
     assert found.failures == []
     kinds = [(each.subject, each.question, each.phase.value) for each in found.samples]
     assert kinds == [
@@ -74,7 +75,8 @@ async def test_a_run_of_isthmus():
 async def test_every_question_to_isthmus():
     groups = frozenset({"throughput", "echo", "streams", "dials", "beside"})
     plan = Plan(subjects=chosen(["uvloop"], BASELINES), groups=groups, rounds=1, work=TINY)
-    found = await run(plan, lambda _: None)
+    found = begun(plan)
+    await run(plan, found, lambda _: None)
     assert found.failures == []
     asked = {each.question for each in found.samples if each.subject == "uvloop"}
     assert asked == {each.name for each in questions(TINY)} - {"aead"}
