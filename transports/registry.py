@@ -1,0 +1,104 @@
+"""Which transports a node has: from objects and names to transports, and from addresses to one.
+
+A plugin is a package with an entry point in the group `isthmus.transports`: its name is what the
+settings say, its value anything that, called without arguments, returns a `Transport` or a
+`RawTransport`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from .core.errors import ConfigError, NoTransport
+from .core.interfaces import RawTransport, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .core.interfaces import Host
+    from .core.multiaddr import Multiaddr
+    from .upgrade import UpgradeConfig
+
+GROUP = "isthmus.transports"
+"""The group of entry points that names of transports are looked up in."""
+
+
+def transports_for(
+    specs: Sequence[Transport | RawTransport | str] | None,
+    *,
+    upgrade: UpgradeConfig | None = None,
+) -> list[Transport]:
+    """Return the transports that objects and names stand for; None stands for TCP alone.
+
+    Raw ones get Noise and Yamux with the settings `upgrade`. Raises ConfigError for a name that no
+    package has registered, one that does not load, and for what is no transport.
+    """
+    if specs is None:
+        from .tcp import TcpTransport
+
+        specs = (TcpTransport(),)
+    return [_transport(spec, upgrade) for spec in specs]
+
+
+class Registry:
+    """The transports of one owner, chosen by address."""
+
+    def __init__(self, transports: Iterable[Transport]) -> None:
+        self.transports = tuple(transports)
+
+    def attach(self, host: Host) -> None:
+        """Tell every transport its owner."""
+        for transport in self.transports:
+            transport.attach(host)
+
+    def for_dial(self, addr: Multiaddr) -> Transport:
+        """Return the transport to dial an address with; raises NoTransport."""
+        for transport in self._claiming(addr):
+            if transport.can_dial(addr):
+                return transport
+        raise NoTransport(addr)
+
+    def for_listen(self, addr: Multiaddr) -> Transport:
+        """Return the transport to listen at an address with; raises NoTransport.
+
+        Whether it can is for `listen` to say: what can be listened on cannot always be dialled.
+        """
+        for transport in self._claiming(addr):
+            return transport
+        raise NoTransport(addr)
+
+    def _claiming(self, addr: Multiaddr) -> Iterable[Transport]:
+        last = addr.last_transport
+        return (transport for transport in self.transports if last in transport.protocols)
+
+
+def _transport(spec: object, upgrade: UpgradeConfig | None) -> Transport:
+    found = _load(spec) if isinstance(spec, str) else spec
+    if isinstance(found, Transport):
+        return found
+    if isinstance(found, RawTransport):
+        # Loaded only here: it brings the ciphers and the muxer.
+        from .upgrade import Upgraded
+
+        return Upgraded(found, config=upgrade)
+    which = f"the transport {spec!r}" if isinstance(spec, str) else repr(spec)
+    raise ConfigError(f"{which} is no transport: it has neither `dial` nor `dial_raw`")
+
+
+def _load(name: str) -> object:
+    installed = {each.name: each for each in entry_points(group=GROUP)}
+    if name not in installed:
+        names = ", ".join(sorted(installed)) or "none"
+        raise ConfigError(f"no transport is called {name!r}; installed are: {names}")
+    entry = installed[name]
+    try:
+        factory = entry.load()
+    except (ImportError, AttributeError) as error:
+        names = ", ".join(sorted(installed))
+        raise ConfigError(
+            f"the transport {name!r} ({entry.value}) does not load: {error}; installed are: {names}"
+        ) from error
+    if not callable(factory):
+        raise ConfigError(f"the transport {name!r} ({entry.value}) cannot be called")
+    return factory()
