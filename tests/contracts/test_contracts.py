@@ -1,0 +1,69 @@
+"""Every transport keeps the contract."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from isthmus.transports.core.multiaddr import Multiaddr
+from isthmus.transports.memory.network import MemoryNetwork
+from isthmus.transports.memory.plain import PlainMemoryTransport
+from isthmus.transports.memory.settings import LinkSettings
+from isthmus.transports.memory.stream import MemoryTransport
+from isthmus.transports.tcp import TcpTransport
+from isthmus.transports.testing.contract import TRANSPORT_CONTRACT, run_check
+from isthmus.transports.testing.pair import make_pair
+from isthmus.transports.upgrade import Upgraded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from isthmus.transports.testing.pair import TransportPair
+
+POOR = LinkSettings(delay=0.002, jitter=0.002, rate=50e6, loss=0.002, reorder=0.01)
+
+
+@asynccontextmanager
+async def plain_memory() -> AsyncIterator[TransportPair]:
+    network = MemoryNetwork()
+    transports = PlainMemoryTransport(network), PlainMemoryTransport(network)
+    address = Multiaddr.parse("/memory/0")
+    async with make_pair(*transports, address, accepts_as_dialer=True) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def upgraded_memory() -> AsyncIterator[TransportPair]:
+    async with upgraded_over(MemoryNetwork()) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def poor_memory() -> AsyncIterator[TransportPair]:
+    async with upgraded_over(MemoryNetwork(settings=POOR)) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def upgraded_over(network: MemoryNetwork) -> AsyncIterator[TransportPair]:
+    raw = MemoryTransport(network)
+    transports = Upgraded(raw), Upgraded(MemoryTransport(network))
+    address = Multiaddr.parse("/memory/0")
+    async with make_pair(*transports, address, intrude=raw.dial_raw) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def tcp() -> AsyncIterator[TransportPair]:
+    raw = TcpTransport()
+    transports = Upgraded(raw), Upgraded(TcpTransport())
+    address = Multiaddr.parse("/ip4/127.0.0.1/tcp/0")
+    async with make_pair(*transports, address, intrude=raw.dial_raw) as pair:
+        yield pair
+
+
+@pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda each: each.__name__[6:])
+@pytest.mark.parametrize("factory", [plain_memory, upgraded_memory, poor_memory, tcp])
+async def test_contract(factory, check):
+    await run_check(check, factory)
