@@ -17,16 +17,21 @@ from math import inf
 # Four of the smallest records; with less, bulk would stall between markers.
 MIN_LIMIT = 16_384
 LARGEST_RECORD = 65_536
+# What a path gets before it is known: as much as TCP's first windows on a fast path.
+START_LIMIT = 65_536
 # Queueing that is accepted for the sake of throughput: covers the jitter of two event loops.
 QUEUE_TARGET = 0.003
 # While round trips show less queueing than this there is capacity left, and the limit grows by a
 # quarter a round trip (a slow start that overshoots by a quarter at the most).
 GROWTH_QUEUE = 0.0015
 GROWTH = 1.25
-# Distance between markers: an eighth of the limit tells the rate well, at most this many bytes, and
+# At the start it doubles instead, until round trips are this much longer than the shortest.
+START_GROWTH = 2.0
+START_QUEUE = 1.25
+# Distance between markers: a quarter of the limit tells the rate well, at most this many bytes, and
 # no more than `QUEUE_TARGET` of the rate, as what an answer sets free goes out at once.
-MAX_MARKER_DISTANCE = 262_144
-MARKERS_PER_LIMIT = 8
+MAX_MARKER_DISTANCE = 1_048_576
+MARKERS_PER_LIMIT = 4
 # go-libp2p holds 32 answers back while its socket is busy, and drops the others.
 MAX_MARKERS = 24
 # The delivery rate is the best of this many round trips (as BBR's bandwidth filter).
@@ -78,6 +83,7 @@ class InFlightLimit:
         self._markers: deque[_Marker] = deque()
         self._rates: deque[tuple[float, float]] = deque()
         self._limit = inf
+        self._starting = True
         # Once this many bytes are acknowledged, a whole round trip has been measured.
         self._learnt_at: int | None = None
         self._probing = False
@@ -94,16 +100,20 @@ class InFlightLimit:
         """Bytes written and not acknowledged by a marker yet."""
         return self._written - self._acknowledged
 
-    def activate(self, now: float) -> None:
-        """Start to measure; the limit holds after two round trips, when the rate is known."""
+    def activate(self, now: float, *, is_busy: bool = False) -> None:
+        """Start to limit: from little, doubling, until a queue is seen.
+
+        If the path is busy already, it is measured for two round trips first.
+        """
         if not self.is_active:
             self.is_active = True
             self._markers.clear()
             self._acknowledged = self._written
             self._acknowledged_at = self._acknowledged_sent_at = now
             self._marked = self._written - MAX_MARKER_DISTANCE
-            self._limit = inf
+            self._limit = inf if is_busy else START_LIMIT
             self._learnt_at = None
+            self._starting = True
 
     def deactivate(self) -> None:
         """Stop to limit; no markers are due until the next `activate`."""
@@ -127,8 +137,11 @@ class InFlightLimit:
             return True
         return self._written - self._marked >= self._distance()
 
-    def mark(self, value: int, now: float) -> None:
-        """Note that a marker of this value follows all that was written so far."""
+    def mark(self, value: int, now: float) -> bool:
+        """Note that a marker of this value follows all that was written so far.
+
+        Return whether it measures the minimum round trip, so that its record must hold no data.
+        """
         marker = _Marker(value, self._written, now)
         if not self._markers and self._acknowledged == self._marked:
             # The path was idle: the time since the last answer is not the path's doing.
@@ -139,6 +152,7 @@ class InFlightLimit:
         marker.is_probe = self._can_probe()
         self._marked = self._written
         self._markers.append(marker)
+        return marker.is_probe
 
     def answered(self, value: int, now: float) -> None:
         """Take the answer to a marker, and with it those of all markers before it."""
@@ -175,10 +189,17 @@ class InFlightLimit:
         return self._markers[0].sent_at + self._marker_timeout()
 
     def handle_timeout(self, now: float) -> None:
-        """Give up markers that went unanswered, so that new ones are laid."""
+        """Take markers that went unanswered for answered, so that bulk never stalls for them.
+
+        A peer that has answered none at all is not limited.
+        """
         while self._markers and now >= self._markers[0].sent_at + self._marker_timeout():
-            self._markers.popleft()
+            marker = self._markers.popleft()
+            self._acknowledged = max(self._acknowledged, marker.written)
+            self._acknowledged_at = now
             self._marked = self._written - MAX_MARKER_DISTANCE
+            if self._learnt_at is None:
+                self._limit = inf
 
     def frame_size(self, largest: int) -> int:
         """Bytes of one frame: 2 ms of the path's rate, within 2 KiB and `largest`."""
@@ -243,7 +264,12 @@ class InFlightLimit:
         if self._probing:
             self._limit = max(rate * min_rtt / 2, 4096)
         else:
-            gain = GROWTH if rtt - min_rtt < GROWTH_QUEUE else 1.0
+            self._starting = self._starting and rtt < START_QUEUE * min_rtt + 2 * QUEUE_TARGET
+            gain = 1.0
+            if self._starting:
+                gain = START_GROWTH
+            elif rtt - min_rtt < GROWTH_QUEUE:
+                gain = GROWTH
             # The last record goes beyond: without room for it, each round trip would be less.
             record = self.record_size(LARGEST_RECORD)
             limit = max(rate * gain * (min_rtt + QUEUE_TARGET) + record, MIN_LIMIT)

@@ -16,6 +16,7 @@ from isthmus.transports.inflight import (
     MIN_LIMIT,
     MIN_RTT_AGE,
     RELEASE_TIME,
+    START_LIMIT,
     InFlightLimit,
 )
 
@@ -280,6 +281,9 @@ def test_deactivation_ends_the_limit_and_a_later_start_forgets_the_markers(limit
     assert limit.next_timeout() == inf
     assert limit.frame_size(16_350) == 16_350
     limit.activate(3.0)
+    assert limit.limit == START_LIMIT
+    limit.deactivate()
+    limit.activate(3.0, is_busy=True)
     assert limit.limit == inf
     assert limit.in_flight == 0
     before = limit.min_rtt

@@ -352,9 +352,9 @@ class YamuxMachine:
         inflight = self.inflight
         largest, lowest, room = LARGEST_FRAME, LOWEST_RANK, max_bytes
         if self._table.is_mixed:
-            inflight.activate(now)
-            if inflight.marker_due():
-                inflight.mark(self._send_ping(), now)
+            inflight.activate(now, is_busy=self.queued >= SEND_QUEUE)
+            if inflight.marker_due() and inflight.mark(self._send_ping(), now):
+                max_bytes = HEADER_SIZE * len(self._control)
             largest, room = inflight.frame_size(largest), inflight.record_size(max_bytes)
             lowest = LOWEST_RANK if inflight.room(now) > 0 else self._table.highest_open
         else:
