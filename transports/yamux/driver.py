@@ -22,6 +22,7 @@ from ..core.errors import (
 )
 from ..core.interfaces import ConnectionStatistics, Priority
 from ..sockets import SocketStream
+from ..wakeup import new_wakeup
 from .events import (
     DataReceived,
     GoAwayReceived,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ..core.multiaddr import Multiaddr
     from ..core.peer_id import PeerId
     from ..noise.machine import NoiseSession
+    from ..wakeup import Wakeup
     from .events import Event
     from .flow import NodeBudget
     from .machine import YamuxMachine
@@ -101,10 +103,10 @@ class YamuxConnection:
         self._round_trip_time: float | None = None
         self._jitter: float | None = None
         self._incoming: deque[YamuxStream] = deque()
-        self._accept_waiters: deque[anyio.Event] = deque()
-        self._open_waiters: deque[anyio.Event] = deque()
+        self._accept_waiters: deque[Wakeup] = deque()
+        self._open_waiters: deque[Wakeup] = deque()
         self._probes: dict[int, list[tuple[anyio.Event, list[float]]]] = {}
-        self._wake = anyio.Event()
+        self._wake = new_wakeup()
         self._is_woken = False
         self._deadline = -inf
         self._earlier = anyio.Event()
@@ -155,7 +157,7 @@ class YamuxConnection:
             try:
                 return YamuxStream(self, self.machine.open_stream(self.clock(), priority))
             except LimitExceeded:
-                resumed = anyio.Event()
+                resumed = new_wakeup()
                 self._open_waiters.append(resumed)
                 await resumed.wait()
 
@@ -164,13 +166,24 @@ class YamuxConnection:
         while not self._incoming:
             if self._closed is not None:
                 raise self._closed
-            opened = anyio.Event()
-            self._accept_waiters.append(opened)
-            await opened.wait()
+            await self._wait_opened()
         stream = self._incoming.popleft()
         self.machine.accept(stream.state, self.clock())
         self._keep_deadline()
         return stream
+
+    async def _wait_opened(self) -> None:
+        opened = new_wakeup()
+        self._accept_waiters.append(opened)
+        try:
+            await opened.wait()
+        except BaseException:
+            # Cancelled: a stream that was meant for this waiter is the next one's.
+            if opened in self._accept_waiters:
+                self._accept_waiters.remove(opened)
+            elif self._incoming and self._accept_waiters:
+                self._accept_waiters.popleft().set()
+            raise
 
     async def open_pipe(
         self,
@@ -359,7 +372,9 @@ class YamuxConnection:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._end(ConnectionClosed(remote=None, cause=error))
         self._flushed()
-        self._keep_deadline()
+        if self.machine.inflight.is_active:
+            # Markers have deadlines; all else that is sent only puts deadlines off.
+            self._keep_deadline()
 
     def _keep_deadline(self) -> None:
         deadline = self.machine.next_timeout()
@@ -442,11 +457,11 @@ class YamuxConnection:
             if self._is_woken:
                 # More is waiting than one flush may send; or it is the rest of a large write, and
                 # the next one is about to add to it.
-                self._wake = anyio.Event()
+                self._wake = new_wakeup()
                 await checkpoint()
                 continue
             # No await between the last look and this, so no wake-up can be lost.
-            self._wake = anyio.Event()
+            self._wake = new_wakeup()
             await self._wake.wait()
 
     def _is_worth_flushing(self) -> bool:
@@ -539,6 +554,6 @@ class YamuxConnection:
             answered.set()
 
 
-def _wake_all(waiters: deque[anyio.Event]) -> None:
+def _wake_all(waiters: deque[Wakeup]) -> None:
     while waiters:
         waiters.popleft().set()

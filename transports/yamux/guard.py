@@ -28,14 +28,15 @@ class FloodGuard:
 
     def check(self, now: float) -> None:
         """Account for what was counted since the last call; raises RemoteProtocolError."""
+        if not (self.control or self.resets):
+            return
         elapsed = now - self._checked_at
         self._checked_at = now
-        level = max(self._control + self.control - self.exchanged, -SAVINGS)
-        # Time drains the bucket, but adds nothing to what was saved.
-        self._control = max(level - elapsed * CONTROL_RATE, min(level, 0.0))
-        self.control = self.exchanged = 0
-        self._resets = max(self._resets + self.resets - elapsed * RESET_RATE, 0.0)
-        self.resets = 0
+        # Time drains the buckets before what is new fills them, and adds nothing to what was saved.
+        level = max(self._control - elapsed * CONTROL_RATE, min(self._control, 0.0))
+        self._control = max(level + self.control - self.exchanged, -SAVINGS)
+        self._resets = max(self._resets - elapsed * RESET_RATE, 0.0) + self.resets
+        self.control = self.exchanged = self.resets = 0
         if self._control > CONTROL_RATE:
             raise RemoteProtocolError("the peer floods this side with control frames")
         if self._resets > RESET_RATE:

@@ -9,12 +9,14 @@ from anyio.lowlevel import checkpoint
 
 from ..core.errors import StreamReset
 from ..core.interfaces import Priority, Stream, StreamStatistics
+from ..wakeup import new_wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
     from ..core.interfaces import Preface
+    from ..wakeup import Wakeup
     from .driver import YamuxConnection
     from .flow import StreamState
 
@@ -38,8 +40,8 @@ class YamuxStream(Stream):
         self._preface: Preface | None = None
         self._closed = False
         self._work = 0
-        self._readable: anyio.Event | None = None
-        self._writable: anyio.Event | None = None
+        self._readers: list[Wakeup] = []
+        self._writers: list[Wakeup] = []
 
     def __repr__(self) -> str:
         return f"<stream {self.id} ({self.protocol}) of {self.connection!r}>"
@@ -80,8 +82,7 @@ class YamuxStream(Stream):
             self.connection.poke()
             if not view:
                 return
-            self._writable = self._writable or anyio.Event()
-            await self._writable.wait()
+            await _wait(self._writers)
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent; receiving goes on."""
@@ -138,15 +139,13 @@ class YamuxStream(Stream):
 
     def wake_reader(self) -> None:
         """Let `receive` look again."""
-        if self._readable is not None:
-            self._readable.set()
-            self._readable = None
+        if self._readers:
+            _wake_all(self._readers)
 
     def wake_writers(self) -> None:
         """Let `send` look again."""
-        if self._writable is not None:
-            self._writable.set()
-            self._writable = None
+        if self._writers:
+            _wake_all(self._writers)
 
     async def _receive(self, max_bytes: int) -> bytes:
         state = self.state
@@ -163,8 +162,7 @@ class YamuxStream(Stream):
                 raise StreamReset(state.reset_code, remote=state.reset_remote)
             if state.remote_fin:
                 raise anyio.EndOfStream
-            self._readable = self._readable or anyio.Event()
-            await self._readable.wait()
+            await _wait(self._readers)
 
     async def _receive_through(self, preface: Preface, max_bytes: int) -> bytes:
         """Receive while a negotiation still rides on the first bytes."""
@@ -181,3 +179,15 @@ class YamuxStream(Stream):
             raise anyio.ClosedResourceError
         if state.reset_code is not None:
             raise StreamReset(state.reset_code, remote=state.reset_remote)
+
+
+async def _wait(waiting: list[Wakeup]) -> None:
+    wakeup = new_wakeup()
+    waiting.append(wakeup)
+    await wakeup.wait()
+
+
+def _wake_all(waiting: list[Wakeup]) -> None:
+    for wakeup in waiting:
+        wakeup.set()
+    waiting.clear()
