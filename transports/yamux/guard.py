@@ -34,7 +34,7 @@ class FloodGuard:
         self._checked_at = now
         # Time drains the buckets before what is new fills them, and adds nothing to what was saved.
         level = max(self._control - elapsed * CONTROL_RATE, min(self._control, 0.0))
-        self._control = max(level + self.control - self.exchanged, -SAVINGS)
+        self._control = max(level - self.exchanged, -SAVINGS) + self.control
         self._resets = max(self._resets - elapsed * RESET_RATE, 0.0) + self.resets
         self.control = self.exchanged = self.resets = 0
         if self._control > CONTROL_RATE:
