@@ -132,23 +132,26 @@ class YamuxConnection:
         """Run every task of the connection until it has ended; a peer's fault raises nothing."""
         try:
             with unwrap_group():
-                async with anyio.create_task_group() as tasks:
-                    self._is_running = True
-                    self.machine.ping(self.clock())
-                    tasks.start_soon(self._write)
-                    tasks.start_soon(self._keep_time)
-                    with self._reading:
-                        await self._read()
-                    if self._closed is not None and self._closed.remote is False:
-                        # Our last words: a go-away for a breach, or what `aclose` still flushes.
-                        with anyio.move_on_after(CLOSE_TIMEOUT):
-                            await self._finished.wait()
-                    tasks.cancel_scope.cancel()
+                await self._run()
         finally:
             self._is_running = False
             self._end(ConnectionClosed(remote=False))
             with anyio.CancelScope(shield=True):
                 await self._raw.aclose()
+
+    async def _run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            self._is_running = True
+            self.machine.ping(self.clock())
+            tasks.start_soon(self._write)
+            tasks.start_soon(self._keep_time)
+            with self._reading:
+                await self._read()
+            if self._closed is not None and self._closed.remote is False:
+                # Our last words: a go-away for a breach, or what `aclose` still flushes.
+                with anyio.move_on_after(CLOSE_TIMEOUT):
+                    await self._finished.wait()
+            tasks.cancel_scope.cancel()
 
     async def open_stream(self, *, priority: Priority = Priority.MEDIUM) -> YamuxStream:
         """Open a stream; waits while too many are unacknowledged; raises ConnectionClosed."""
@@ -519,7 +522,8 @@ class YamuxConnection:
             return
         self._closed = closed
         self.dispatch(self.machine.receive_eof())
-        self._incoming.clear()
+        # What the peer has finished can still be accepted and read.
+        self._incoming = deque(each for each in self._incoming if each.state.remote_fin)
         _wake_all(self._accept_waiters)
         _wake_all(self._open_waiters)
         for waiters in self._probes.values():

@@ -95,8 +95,7 @@ class YamuxMachine:
         self._announce: dict[StreamState, int] = {}
         self._acks: dict[StreamState, float] = {}  # until when each waits for data
         self._events: list[Event] = []
-        # Input: a header that is not whole, and what is left of a body.
-        self._partial = b""
+        self._partial = b""  # input: a header that is not whole, then what is left of a body
         self._body_left = 0
         self._body_stream: StreamState | None = None
         self._body_flags = 0
@@ -129,8 +128,7 @@ class YamuxMachine:
     def open_stream(self, now: float, priority: Priority = Priority.MEDIUM) -> StreamState:
         """Open a stream; its first frame says so.
 
-        Raises LimitExceeded when `can_open` is false (OpenResumed tells when it is again),
-        LocalProtocolError when the session ends.
+        Raises LimitExceeded until `can_open` (see OpenResumed), LocalProtocolError at the end.
         """
         if self.is_closing or self._next_id > MAX_STREAM_ID:
             raise LocalProtocolError("the session is ending; no stream can be opened")
@@ -270,7 +268,7 @@ class YamuxMachine:
         """Take the end of the byte stream: every open stream is reset."""
         self._dead = True
         for stream in list(self.streams.values()):
-            self._end(stream, 0, remote=True)
+            self._end(stream, 0, remote=True, keep=stream.remote_fin)
         self._table.detach()
         return self.events()
 
@@ -341,7 +339,7 @@ class YamuxMachine:
     def data_to_send(self, max_bytes: int, now: float) -> bytes:
         """Return the plaintext of one record, at most `max_bytes` (>= 64) long; empty if none.
 
-        Control first, then frames as the scheduler picks them; it ends after its first HIGH frame.
+        Control first, then frames as scheduled; it ends after its first HIGH frame.
         """
         if self._go_away is not None and self.has_farewell and (self._dead or self.is_flushed):
             self._go_away_sent = True
@@ -580,12 +578,14 @@ class YamuxMachine:
         self._acks.pop(stream, None)
         self._resume_opening()
 
-    def _end(self, stream: StreamState, code: int, *, remote: bool) -> None:
+    def _end(self, stream: StreamState, code: int, *, remote: bool, keep: bool = False) -> None:
         stream.reset_code = code
         stream.reset_remote = remote
         self.queued -= stream.queued
         stream.drop_queue()
-        self._drop_received(stream)
+        stream.remote_fin = keep
+        if not keep:
+            self._drop_received(stream)
         self._scheduler.leave(stream.flow)
         self._remove(stream)
         self._events.append(StreamWasReset(stream))

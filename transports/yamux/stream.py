@@ -61,7 +61,9 @@ class YamuxStream(Stream):
         return {}
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        """Receive at least one byte and at most `max_bytes` (>= 1)."""
+        """Receive at least one byte and at most `max_bytes`, which must be 1 or more."""
+        if max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
         if self._work >= TURN:
             self._work = 0
             await checkpoint()
@@ -79,10 +81,13 @@ class YamuxStream(Stream):
         while True:
             self._check_sendable()
             view = view[self._machine.send(self.state, view) :]
-            self.connection.poke()
             if not view:
+                self.connection.poke()
                 return
-            await _wait(self._writers)
+            # Waiting begins before the flush, which may make room at once.
+            wakeup = _add(self._writers)
+            self.connection.poke()
+            await wakeup.wait()
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent; receiving goes on."""
@@ -158,11 +163,11 @@ class YamuxStream(Stream):
                 if self._machine.has_control:
                     self.connection.poke()
                 return data
-            if state.reset_code is not None:
-                raise StreamReset(state.reset_code, remote=state.reset_remote)
             if state.remote_fin:
                 raise anyio.EndOfStream
-            await _wait(self._readers)
+            if state.reset_code is not None:
+                raise StreamReset(state.reset_code, remote=state.reset_remote)
+            await _add(self._readers).wait()
 
     async def _receive_through(self, preface: Preface, max_bytes: int) -> bytes:
         """Receive while a negotiation still rides on the first bytes."""
@@ -181,10 +186,10 @@ class YamuxStream(Stream):
             raise StreamReset(state.reset_code, remote=state.reset_remote)
 
 
-async def _wait(waiting: list[Wakeup]) -> None:
+def _add(waiting: list[Wakeup]) -> Wakeup:
     wakeup = new_wakeup()
     waiting.append(wakeup)
-    await wakeup.wait()
+    return wakeup
 
 
 def _wake_all(waiting: list[Wakeup]) -> None:
