@@ -26,9 +26,15 @@ if TYPE_CHECKING:
     from isthmus.transports.core.multiaddr import Multiaddr
     from isthmus.transports.noise.machine import NoiseSession
     from isthmus.transports.sockets import SocketStream
+    from isthmus.transports.yamux.flow import StreamState
+
+    from .victim import Victim
 
 PATIENCE = 8.0
 """Seconds for anything that a node has to do about an attack, its own timeouts included."""
+
+CHUNK = 50_000
+"""Bytes that fill a window in a few steps."""
 
 FRAME_HEADER = struct.Struct(">BBHII")
 
@@ -231,3 +237,13 @@ async def upgraded(address: Multiaddr, key: PrivateKey | None = None) -> AsyncIt
         # The victim measures the round trip as soon as the connection stands.
         await attacker.until(lambda frame: frame.kind == PING)
         yield attacker
+
+
+async def fill(victim: Victim, attacker: Attacker, state: StreamState) -> None:
+    """Send on a stream until nobody takes it there, and its window is as good as used up."""
+    while state.granted >= CHUNK:
+        received = state.bytes_received + CHUNK
+        await attacker.say(data(state.id, bytes(CHUNK)))
+        await victim.until(lambda: state.bytes_received == received)  # noqa: B023
+        # Meanwhile the handler has had its turns.
+        await victim.echo()
