@@ -49,6 +49,11 @@ def proposal(protocol: str) -> bytes:
     return line(HEADER) + line(protocol)
 
 
+def framed(message: bytes) -> bytes:
+    """A Noise message behind its length."""
+    return LENGTH.pack(len(message)) + message
+
+
 NOISE = proposal("/noise")
 
 

@@ -14,7 +14,6 @@ from isthmus.transports.core.errors import NoiseError, RemoteProtocolError
 from isthmus.transports.multistream import HEADER, MAX_FRAME, MAX_PROPOSALS
 from isthmus.transports.noise.machine import NoiseHandshake, StaticKey
 from isthmus.transports.noise.wire import (
-    LENGTH,
     MAX_MESSAGE,
     SIGNATURE_PREFIX,
     NoiseExtensions,
@@ -22,7 +21,7 @@ from isthmus.transports.noise.wire import (
 )
 
 from ..transports.yamux.frames import SYN, update
-from .attacker import NOISE, connected, line, noise_handshake, proposal
+from .attacker import NOISE, connected, framed, line, noise_handshake, proposal
 from .victim import attacked
 
 if TYPE_CHECKING:
@@ -102,10 +101,6 @@ async def test_random_bytes_of_strangers(seed, scaled):
 
 
 # The Noise handshake
-
-
-def framed(message: bytes) -> bytes:
-    return LENGTH.pack(len(message)) + message
 
 
 FIRST_MESSAGES = {
