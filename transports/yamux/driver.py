@@ -258,9 +258,9 @@ class YamuxConnection:
 
     # What streams ask for
 
-    def poke(self) -> None:
-        """See to it that what a command has queued is sent, and its deadline kept."""
-        if self._unsent is None and self._is_worth_flushing():
+    def poke(self, *, is_urgent: bool = False) -> None:
+        """See to it that what a command has queued is sent, at once if it is urgent."""
+        if self._unsent is None and (is_urgent or self._is_worth_flushing()):
             self._flush(WORTH_SENDING)
         else:
             self.wake_writer()

@@ -395,7 +395,7 @@ class YamuxMachine:
                 break
             stream = cast("StreamState", flow.owner)
             length = min(room, stream.queued, stream.credit)
-            if length > largest and (largest < LARGEST_FRAME or scheduler.ready > 1):
+            if length > largest and scheduler.ready > 1:
                 length = largest
             parts.append(HEADER.pack(VERSION, DATA, stream.flags, stream.id, length))
             stream.flags = 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Bytes that an application may send or receive before the other tasks of the loop get a turn: the
 # queue that an urgent message meets on loopback is this many bytes of work.
-TURN = 65_536
+TURN = 131_072
 # What a call weighs at least, so that tiny ones yield too (every 64 of them).
 CALL_WEIGHT = 1024
 
@@ -82,7 +82,7 @@ class YamuxStream(Stream):
             self._check_sendable()
             view = view[self._machine.send(self.state, view) :]
             if not view:
-                self.connection.poke()
+                self.connection.poke(is_urgent=self.state.priority is Priority.HIGH)
                 return
             # Waiting begins before the flush, which may make room at once.
             wakeup = _add(self._writers)
