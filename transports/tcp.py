@@ -8,9 +8,11 @@ import logging
 import os
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .core.errors import AddressError, DialError
 from .core.interfaces import RawListener
@@ -171,6 +173,8 @@ class TcpListener(RawListener):
                 else:
                     sock.settimeout(0)
                     tasks.start_soon(_handle, handler, _stream(sock), _multiaddr(address))
+                    # A flood of connections must leave the other tasks their turns.
+                    await checkpoint()
 
     async def aclose(self) -> None:
         """Stop listening; connections that came in stay."""
@@ -187,9 +191,11 @@ async def _handle(
 
 
 def _stream(sock: socket.socket) -> SocketStream:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if _TCP_NOTSENT_LOWAT is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+    # macOS refuses options once the peer has reset the connection, which the first read will tell.
+    with suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if _TCP_NOTSENT_LOWAT is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
     return SocketStream(sock)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import tracemalloc
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
@@ -43,6 +45,8 @@ CREDIT = 2**32 - 1 - WINDOW
 
 NO_IDENTITY = update(2, 0, RST)
 """Ends the stream on which the victim asks who this is, and which would else stay for a while."""
+BACKLOG = 120
+"""Connections that any kernel holds until they are accepted; more than may be upgraded at once."""
 ABANDONED = 10_000
 """Streams opened and left alone, at full scale."""
 BURST = 500
@@ -156,6 +160,21 @@ async def test_a_flood_of_go_aways():
         await attacker.say(NO_IDENTITY)
         await flood(attacker, same(go_away(0)))
         assert (await victim.event(ConnectionEnded, attacker.peer_id)).remote is True
+
+
+async def test_a_flood_of_connections():
+    """Each that comes in has its turn before the next: none is refused for want of room."""
+    async with attacked() as victim:
+        strangers = []
+        for _ in range(BACKLOG):
+            stranger = socket.socket()
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            stranger.connect(("127.0.0.1", victim.address.port))
+            strangers.append(stranger)
+        for stranger in strangers:
+            stranger.close()
+        await victim.until(lambda: victim.listener.failed + victim.listener.refused == BACKLOG)
+        assert victim.listener.refused == 0
 
 
 # Streams opened and abandoned
