@@ -86,6 +86,8 @@ class InFlightLimit:
         self._starting = True
         # Once this many bytes are acknowledged, a whole round trip has been measured.
         self._learnt_at: int | None = None
+        self._frame = self._record = LARGEST_RECORD
+        self._mark_at = 0.0
         self._probing = False
         self._released_until = -inf
         self._queued_since: float | None = None
@@ -114,10 +116,13 @@ class InFlightLimit:
             self._limit = inf if is_busy else START_LIMIT
             self._learnt_at = None
             self._starting = True
+            self._plan()
 
     def deactivate(self) -> None:
         """Stop to limit; no markers are due until the next `activate`."""
-        self.is_active = False
+        if self.is_active:
+            self.is_active = False
+            self._plan()
 
     def written(self, size: int) -> None:
         """Account for `size` bytes that were handed to the path."""
@@ -131,11 +136,11 @@ class InFlightLimit:
 
     def marker_due(self) -> bool:
         """Say whether the next bytes should be followed by a marker."""
+        if self._written < self._mark_at:
+            return False
         if not self.is_active or len(self._markers) >= MAX_MARKERS:
             return False
-        if self._can_probe():
-            return True
-        return self._written - self._marked >= self._distance()
+        return self._written - self._marked >= self._distance() or self._can_probe()
 
     def mark(self, value: int, now: float) -> bool:
         """Note that a marker of this value follows all that was written so far.
@@ -152,6 +157,7 @@ class InFlightLimit:
         marker.is_probe = self._can_probe()
         self._marked = self._written
         self._markers.append(marker)
+        self._plan()
         return marker.is_probe
 
     def answered(self, value: int, now: float) -> None:
@@ -174,6 +180,7 @@ class InFlightLimit:
             self._add_rate(delivered / elapsed, now, rtt)
         self._watch_queue(marker, rtt, now)
         self._update_limit(rtt, now, acknowledged)
+        self._plan()
 
     def measured(self, rtt: float, now: float, *, is_probe: bool = False) -> None:
         """Take a round trip measured by any ping; a probe's replaces an old minimum."""
@@ -200,19 +207,24 @@ class InFlightLimit:
             self._marked = self._written - MAX_MARKER_DISTANCE
             if self._learnt_at is None:
                 self._limit = inf
+            self._plan()
 
     def frame_size(self, largest: int) -> int:
         """Bytes of one frame: 2 ms of the path's rate, within 2 KiB and `largest`."""
-        return self._share(0.002, 2048, largest)
+        return min(self._frame, largest)
 
     def record_size(self, largest: int) -> int:
         """Bytes of one record: 4 ms of the path's rate, within 4 KiB and `largest`."""
-        return self._share(0.004, 4096, largest)
+        return min(self._record, largest)
 
-    def _share(self, seconds: float, least: int, most: int) -> int:
-        if not self.is_active or self.rate is None:
-            return most
-        return int(min(max(self.rate * seconds, least), most))
+    def _plan(self) -> None:
+        """Work out what every record asks for, as it only changes with answers and markers."""
+        if self.is_active and self.rate is not None:
+            self._frame = max(int(self.rate * 0.002), 2048)
+            self._record = max(int(self.rate * 0.004), 4096)
+        else:
+            self._frame = self._record = LARGEST_RECORD
+        self._mark_at = 0.0 if self._probing else self._marked + self._distance()
 
     def _can_probe(self) -> bool:
         """Say whether the path is empty enough to measure its minimum round trip, by one marker."""
