@@ -12,7 +12,7 @@ from ...transports.core.errors import unwrap_group
 from ...transports.core.interfaces import Priority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ...node.node import Node
     from ...transports.core.interfaces import Connection, Stream
@@ -222,7 +222,7 @@ async def beside(
     }
 
 
-BENCHES = {
+BENCHES: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
     "bench_throughput": throughput,
     "bench_echo": echo_latency,
     "bench_streams": stream_rate,
