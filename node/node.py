@@ -15,7 +15,7 @@ from ..transports.core.errors import (
     NoTransport,
     unwrap_group,
 )
-from ..transports.core.interfaces import Priority, RawTransport, Side
+from ..transports.core.interfaces import Priority, Side
 from ..transports.core.keys import PrivateKey
 from ..transports.core.multiaddr import Multiaddr
 from ..transports.core.peer_id import PeerId
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ..transports.core.interfaces import (
         Connection,
         ConnectionListener,
+        RawTransport,
         Stream,
         Transport,
     )
@@ -62,9 +63,10 @@ class Node:
 
     Embedding it is silent: no socket is bound and nothing is announced unless `listen` says so.
     `identity` is a new Ed25519 key unless given; `listen` names one or several multiaddrs;
-    `transports` replaces the default ones. Entering raises NoTransport,
-    AddressError or OSError if it cannot listen. Leaving flushes what waits, for at most
-    `config.stop_timeout` seconds, and closes every connection.
+    `transports` replaces the default, TCP, by objects and by names that packages have registered.
+    Raises ConfigError for a transport that cannot be used, AddressError for an address that does
+    not parse; entering raises NoTransport, AddressError or OSError if it cannot listen. Leaving
+    flushes what waits, for at most `config.stop_timeout` seconds, and closes every connection.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Node:
         *,
         identity: PrivateKey | None = None,
         listen: str | Multiaddr | Sequence[str | Multiaddr] = (),
-        transports: Sequence[Transport | RawTransport] | None = None,
+        transports: Sequence[Transport | RawTransport | str] | None = None,
         config: NodeConfig | None = None,
     ) -> None:
         self.config = config or NodeConfig()
@@ -89,7 +91,10 @@ class Node:
             publish=self._events.publish,
             on_change=self._on_protocols,
         )
-        chosen = load_transports(transports)
+        # Loaded here, since the transports are most of what an import of the node would cost.
+        from ..transports.registry import transports_for
+
+        chosen = transports_for(transports)
         self._swarm = Swarm(
             peer_id=self.peer_id,
             transports=chosen,
@@ -356,17 +361,6 @@ class Node:
     def _on_protocols(self) -> None:
         if self._context is not None:
             self._identify.poke()
-
-
-def load_transports(chosen: Sequence[Transport | RawTransport] | None) -> list[Transport]:
-    """Return the default transports, or the chosen ones, with Noise and Yamux on the raw ones."""
-    # Loaded here, since the transports are most of what an import of the node would cost.
-    from ..transports.tcp import TcpTransport
-    from ..transports.upgrade import Upgraded
-
-    if chosen is None:
-        chosen = [TcpTransport()]
-    return [Upgraded(each) if isinstance(each, RawTransport) else each for each in chosen]
 
 
 async def _read_all(stream: Stream, max_bytes: int) -> bytes:

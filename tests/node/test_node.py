@@ -33,6 +33,7 @@ from isthmus.transports.core.errors import (
     StreamReset,
 )
 from isthmus.transports.core.interfaces import Host, Side
+from isthmus.transports.memory.stream import MemoryTransport
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 ECHO = "/echo/1.0.0"
@@ -80,6 +81,19 @@ async def test_an_identity_is_kept_and_named_in_every_address():
         assert all(address.peer_id == node.peer_id for address in node.addresses)
         assert all(address.port for address in node.addresses)
         assert set(node.protocols) == {ID_PROTOCOL, PUSH_PROTOCOL, PING_PROTOCOL}
+
+
+async def test_transports_are_named_or_given():
+    """Names are those that packages have registered; a raw transport gets Noise and Yamux."""
+    async with Node(listen="/memory/0", transports=["memory"]) as alice:
+        alice.handle(ECHO, echo)
+        async with Node(transports=["tcp", MemoryTransport()]) as bob:
+            assert await bob.request(alice.addresses, ECHO, b"hello") == b"hello"
+        async with Node(transports=["tcp"]) as carol:
+            with pytest.raises(NoTransport):
+                await carol.connect(alice.addresses)
+    with pytest.raises(ConfigError, match="no transport is called 'carrot'"):
+        Node(transports=["carrot"])
 
 
 async def test_a_wildcard_stands_for_this_machines_addresses():
