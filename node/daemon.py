@@ -26,7 +26,7 @@ from .keystore import DataDir, load_or_create
 from .node import Node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -116,10 +116,7 @@ async def serve(options: DaemonOptions, reporter: Reporter) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_report, node.events(), reporter)
             with _explained(listening):
-                async with node:
-                    reporter.started(_started(node, identity))
-                    async for _ in signals:
-                        break
+                await _run(node, identity, reporter, signals)
 
 
 async def echo(stream: Stream) -> None:
@@ -191,6 +188,14 @@ def _started(node: Node, identity: _Identity) -> Started:
         key_path=identity.path,
         is_new_key=identity.is_new,
     )
+
+
+async def _run(
+    node: Node, identity: _Identity, reporter: Reporter, signals: AsyncIterator[signal.Signals]
+) -> None:
+    async with node:
+        reporter.started(_started(node, identity))
+        await anext(signals)
 
 
 async def _report(reader: EventReader, reporter: Reporter) -> None:

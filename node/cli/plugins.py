@@ -37,9 +37,7 @@ def load_plugin(entry_point: EntryPoint) -> click.Command:
     name, value = entry_point.name, entry_point.value
     try:
         loaded = entry_point.load()
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+    except (Exception, SystemExit) as error:  # boundary: others' code, which may raise anything
         why = printable(f"{type(error).__name__}: {error}")
         raise CommandUnavailable(name, value, why) from error
     if not isinstance(loaded, click.Command):

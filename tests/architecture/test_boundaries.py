@@ -9,6 +9,7 @@ GUARDED = re.compile(r"#\s*noqa(?!:)|#\s*noqa:[^#]*\b(BLE\d*|E722|S110|S112|SIM1
 BOUNDARY = "# boundary"
 PLACES = {
     "node/router.py": 1,  # a handler of the user: its stream is reset
+    "node/cli/plugins.py": 1,  # a command of another package: why it does not load is told
     "node/swarm.py": 1,  # one dial attempt among several: it becomes part of the report
     "node/api.py": 1,  # a control request: it becomes the answer
     "transports/portal.py": 1,  # callbacks of asyncio-only libraries

@@ -90,7 +90,7 @@ async def answer(host: IHost, line: bytes) -> None:
         return
     try:
         result = await command(host, **options)
-    except Exception as error:  # noqa: BLE001 - the failure is the answer
+    except Exception as error:  # noqa: BLE001  # boundary: the failure is the answer
         root = root_of(error)
         kind = getattr(root, "kind", None) or type(root).__name__
         text = str(error) if root is error else f"{error}: {root}"

@@ -43,7 +43,7 @@ def guarded(
     async def run(stream: INetStream) -> None:
         try:
             await handler(stream)
-        except Exception:  # noqa: BLE001 - one stream's failure must not end the peer
+        except Exception:  # noqa: BLE001  # boundary: one stream among several
             await stream.reset()
 
     return run
