@@ -314,9 +314,8 @@ class RawListener(AsyncResource, ABC):
 
     async def changes(self) -> AsyncIterator[AddressesChanged]:
         """Yield each change of `addresses`; a listener whose addresses never change yields none."""
-        none: tuple[AddressesChanged, ...] = ()
-        for change in none:
-            yield change
+        return
+        yield  # never: it makes this an asynchronous generator
 
     @abstractmethod
     async def serve(self, handler: Callable[[ByteStream, Multiaddr], Awaitable[None]]) -> None:

@@ -130,9 +130,8 @@ class PlainMemoryListener(ConnectionListener):
 
     async def changes(self) -> AsyncIterator[AddressesChanged]:
         """Yield nothing: the address never changes."""
-        none: tuple[AddressesChanged, ...] = ()
-        for change in none:
-            yield change
+        return
+        yield  # never: it makes this an asynchronous generator
 
     async def serve(self, handler: Callable[[Connection], Awaitable[None]]) -> None:
         """Run `handler` in a task for every connection that comes in, until closed."""
