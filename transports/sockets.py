@@ -83,7 +83,6 @@ class SocketStream(ByteStream):
     # The plain way
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        await checkpoint()
         while True:
             try:
                 data = self._socket.recv(max_bytes)
@@ -97,7 +96,6 @@ class SocketStream(ByteStream):
                 return data
 
     async def send(self, item: bytes) -> None:
-        await checkpoint()
         view = memoryview(item)
         while view:
             sent = self.send_nowait(view)

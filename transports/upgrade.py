@@ -21,7 +21,12 @@ from .core.errors import (
     P2PError,
 )
 from .core.interfaces import AddressesChanged, ConnectionListener, Side
-from .multistream import LazyDialer, negotiate_dialer, negotiate_listener
+from .multistream import (
+    LazyDialer,
+    ListenerNegotiation,
+    negotiate_dialer,
+    negotiate_listener,
+)
 from .noise.driver import secure
 from .noise.machine import NoiseHandshake, StaticKey
 from .noise.stream import SecureStream
@@ -154,8 +159,9 @@ class Upgraded:
                 pass
             result = await secure(stream, handshake, trailing=trailing)
         else:
-            _, trailing = await negotiate_listener(stream, SECURITY.__eq__)
-            result = await secure(stream, handshake, trailing=trailing)
+            # The agreement rides along with the second message of Noise.
+            agreement, trailing = await _agree_on_security(stream)
+            result = await secure(stream, handshake, trailing=trailing, ahead=agreement)
         early = result.session.receive_data(result.trailing) if result.trailing else []
         if result.muxer is None:
             early = await _negotiate_muxer(stream, result, early, side)
@@ -227,6 +233,18 @@ class UpgradedListener(ConnectionListener):
             raise
         finally:
             self.pending -= 1
+
+
+async def _agree_on_security(stream: ByteStream) -> tuple[bytes, bytes]:
+    """Negotiate as the listener; return the last answer, not sent yet, and what came behind."""
+    negotiation = ListenerNegotiation(SECURITY.__eq__)
+    while True:
+        negotiation.receive_data(await _receive(stream))
+        answer = negotiation.data_to_send()
+        if negotiation.is_complete:
+            return answer, negotiation.take_trailing()
+        if answer:
+            await stream.send(answer)
 
 
 async def _receive(stream: ByteStream) -> bytes:

@@ -13,19 +13,20 @@ if TYPE_CHECKING:
 
 
 async def secure(
-    raw: ByteStream, handshake: NoiseHandshake, *, trailing: bytes = b""
+    raw: ByteStream, handshake: NoiseHandshake, *, trailing: bytes = b"", ahead: bytes = b""
 ) -> HandshakeResult:
     """Exchange the handshake's messages; what the peer sent behind them is in the result.
 
-    `trailing` are bytes already received. The caller bounds the time. Raises NoiseError,
-    PeerIdMismatch, and what the byte stream raises.
+    `trailing` are bytes already received, `ahead` goes before the first message. The caller
+    bounds the time. Raises NoiseError, PeerIdMismatch, and what the byte stream raises.
     """
     received = trailing
     while True:
         if received:
             handshake.receive_data(received)
-        if data := handshake.data_to_send():
+        if data := ahead + handshake.data_to_send():
             await raw.send(data)
+            ahead = b""
         if handshake.is_complete:
             return handshake.result
         try:
