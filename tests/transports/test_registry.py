@@ -71,7 +71,7 @@ def test_names_are_looked_up(installed):
 
 
 def test_unknown_name_says_what_is_installed(installed):
-    with pytest.raises(ConfigError, match=r"'carrot'.*installed are: .*raw, whole"):
+    with pytest.raises(ConfigError, match=r"'carrot'.*installed are: .*raw, .*whole"):
         transports_for(["carrot"])
 
 
