@@ -6,6 +6,7 @@ hands every chunk to the machine; the writer sleeps until there is something to 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from math import inf
@@ -21,7 +22,7 @@ from ..core.errors import (
     unwrap_group,
 )
 from ..core.interfaces import ConnectionStatistics, Priority
-from ..sockets import SocketStream
+from ..sockets import SocketStream, is_asyncio
 from ..wakeup import new_wakeup
 from .events import (
     DataReceived,
@@ -109,7 +110,8 @@ class YamuxConnection:
         self._wake = new_wakeup()
         self._is_woken = False
         self._deadline = -inf
-        self._earlier = anyio.Event()
+        self._earlier: anyio.Event | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._unsent: memoryview | None = None
         self._last_flush = 0.0
         self._in_bulk = False
@@ -144,7 +146,10 @@ class YamuxConnection:
             self._is_running = True
             self.machine.ping(self.clock())
             tasks.start_soon(self._write)
-            tasks.start_soon(self._keep_time)
+            if is_asyncio():
+                self._set_timer()
+            else:
+                tasks.start_soon(self._keep_time)
             with self._reading:
                 await self._read()
             if self._closed is not None and self._closed.remote is False:
@@ -382,8 +387,11 @@ class YamuxConnection:
     def _keep_deadline(self) -> None:
         deadline = self.machine.next_timeout()
         if deadline < self._deadline:
-            self._deadline = deadline
-            self._earlier.set()
+            if self._earlier is None:
+                self._set_timer()
+            else:
+                self._deadline = deadline
+                self._earlier.set()
 
     def _flush_socket(self, sock: SocketStream, leave: int) -> None:
         if self._unsent is not None and not self._send_rest(sock):
@@ -481,8 +489,23 @@ class YamuxConnection:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._end(ConnectionClosed(remote=None, cause=error))
 
+    def _set_timer(self) -> None:
+        """Have asyncio call the machine when it is due: a handle costs less than a task."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._deadline = self.machine.next_timeout()
+        if self._closed is None and self._deadline < inf:
+            delay = max(self._deadline - self.clock(), 0)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._handle_timeout()
+        self._set_timer()
+
     async def _keep_time(self) -> None:
-        """Call the machine when it is due; apart from the writer, which wakes far more often."""
+        """Do the same on trio, whose timers are tasks; apart from the writer, which wakes often."""
         while self._closed is None:
             self._deadline = self.machine.next_timeout()
             self._earlier = anyio.Event()
@@ -536,6 +559,8 @@ class YamuxConnection:
             self._finished.set()
         self._ended.set()
         self._reading.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _close_if_drained(self) -> None:
         if self._closed is None and not self.machine.streams:
