@@ -50,6 +50,8 @@ BACKLOG = 120
 """Connections that any kernel holds until they are accepted; more than may be upgraded at once."""
 ABANDONED = 10_000
 """Streams opened and left alone, at full scale."""
+PACE = 100
+"""Streams opened at a time where each is to be accepted: fewer than may wait for that."""
 BURST = 500
 """Frames in one record of a flood."""
 
@@ -225,15 +227,22 @@ async def test_streams_agreed_and_abandoned(scaled):
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(count_refused)
-            ids = numbers()
-            for _ in range(count):
-                await attacker.say(data(next(ids), proposal(ECHO) + b"x", SYN))
             machine = victim.connection_of(attacker.peer_id).machine
-            await victim.until(lambda: machine.streams_refused + inbound(machine) == count)
+            for number in range(count):
+                await attacker.say(data(2 * number + 1, proposal(ECHO) + b"x", SYN))
+                if number % PACE == PACE - 1 or number == count - 1:
+                    # No faster than they are accepted: those would be refused already for that.
+                    await victim.until(
+                        lambda: answered(machine) == number + 1 and not machine._backlog  # noqa: B023
+                    )
             assert inbound(machine) == min(limit, count)
             await victim.until(lambda: refused == count - inbound(machine))
             tasks.cancel_scope.cancel()
     # `attacked` sees that nothing of it is left when the attacker is gone.
+
+
+def answered(machine: YamuxMachine) -> int:
+    return machine.streams_refused + inbound(machine)
 
 
 def inbound(machine: YamuxMachine) -> int:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import struct
 from contextlib import suppress
 
 import anyio
 import pytest
+from anyio.abc import ByteStream
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from isthmus import Node, NodeConfig
 from isthmus.node.events import ConnectionEnded
 from isthmus.transports.multistream import HEADER
+from isthmus.transports.noise.machine import NoiseSession
+from isthmus.transports.noise.stream import SecureStream
 from isthmus.transports.upgrade import UpgradeConfig
 from isthmus.transports.yamux.config import YamuxConfig
 
 from ..transports.yamux.frames import ACK, RST, SYN, data, ping, update
-from .attacker import NOISE, connected, line, proposal, upgraded
+from .attacker import NOISE, connected, framed, line, proposal, upgraded
 from .victim import ECHO, attacked
 
 INBOUND_TIMEOUT = 0.3
@@ -198,3 +204,32 @@ async def test_an_identity_that_never_comes():
         await attacker.say(update(asked.stream_id, 0, ACK))
         await attacker.agree(1, ECHO)
         assert victim.node.peers.protocols(attacker.peer_id) is None
+
+
+class EmptyRecords(ByteStream):
+    """A byte stream that has one more empty record whenever it is asked, and never waits."""
+
+    def __init__(self, key: bytes) -> None:
+        self._encrypt = ChaCha20Poly1305(key).encrypt
+        self._nonces = itertools.count()
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return framed(self._encrypt(struct.pack("<4xQ", next(self._nonces)), b"", None))
+
+    async def send(self, item: bytes) -> None:
+        """Lose it."""
+
+    async def send_eof(self) -> None:
+        """Lose it."""
+
+    async def aclose(self) -> None:
+        """Hold nothing."""
+
+
+async def test_empty_records_without_end_leave_others_their_turns():
+    """However fast they come: else even the timeout of the upgrade would not be noticed."""
+    key = bytes(32)
+    stream = SecureStream(EmptyRecords(key), NoiseSession(key, key))
+    with anyio.move_on_after(0.05) as scope:
+        await stream.receive()
+    assert scope.cancelled_caught

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
     from .machine import NoiseSession
@@ -21,6 +22,8 @@ class SecureStream(ByteStream):
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Receive at least one byte; raises NoiseError for what does not authenticate."""
         while not self._received:
+            # Empty records can come without end, and no stream below need ever make us wait.
+            await checkpoint()
             chunk = await self._raw.receive()
             self._received = b"".join(self._session.receive_data(chunk))
         data, self._received = self._received[:max_bytes], self._received[max_bytes:]
