@@ -237,6 +237,7 @@ class YamuxConnection:
             self.machine.abort()
             self._end(ConnectionClosed(remote=False))
             self._flush()
+            self._finished.set()
         if not self._is_running:
             await self._raw.aclose()
 
@@ -538,6 +539,7 @@ class YamuxConnection:
         self.machine.abort(code)
         self._end(ConnectionClosed(remote=False, code=code, cause=error))
         self._flush()
+        self.wake_writer()
 
     def _end(self, closed: ConnectionClosed) -> None:
         """Note what ended the connection, once, and wake everybody who waits for something."""

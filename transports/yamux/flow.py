@@ -26,6 +26,10 @@ GROWTH_GAIN = 1.1
 JUDGED_WINDOW = 2**20
 # What `send` takes into the stream's queue beyond what was sent: enough to fill four records.
 SEND_QUEUE = 262_144
+# Beyond this much in the queues of all its streams, a connection lets each have only a little more,
+# so that a peer that grants no credit holds some 24 MiB of this side's memory at the most.
+CONNECTION_QUEUE = 8 * 2**20
+SMALL_QUEUE = 16_384
 # A stream closed by this side waits so long, in seconds, for the peer to finish, then is reset.
 LINGER = 30.0
 
@@ -137,6 +141,11 @@ class StreamState:
     def is_sendable(self) -> bool:
         """Whether a data frame could be sent now."""
         return self.queued > 0 and self.credit > 0
+
+    def queue_room(self, connection_queued: int) -> int:
+        """Return how many bytes may be queued, given what all streams have queued together."""
+        full = connection_queued >= CONNECTION_QUEUE
+        return max((SMALL_QUEUE if full else SEND_QUEUE) - self.queued, 0)
 
     def take_frame(self, size: int) -> list[memoryview]:
         """Remove exactly `size` queued bytes, as slices that are not copied."""

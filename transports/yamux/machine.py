@@ -156,7 +156,7 @@ class YamuxMachine:
         """
         if stream.fin_queued or stream.reset_code is not None:
             raise LocalProtocolError("the stream's sending side is closed")
-        room = SEND_QUEUE - stream.queued
+        room = stream.queue_room(self.queued)
         if len(data) > room:
             stream.stalled = True
             data = data[:room]

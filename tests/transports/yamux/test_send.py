@@ -7,7 +7,7 @@ from isthmus.transports.core.errors import LimitExceeded, LocalProtocolError
 from isthmus.transports.core.interfaces import Priority, Side
 from isthmus.transports.inflight import MARKER_TIMEOUT
 from isthmus.transports.yamux.events import OpenResumed, SendResumed, StreamOpened, StreamWasReset
-from isthmus.transports.yamux.flow import SEND_QUEUE
+from isthmus.transports.yamux.flow import CONNECTION_QUEUE, SEND_QUEUE, SMALL_QUEUE
 from isthmus.transports.yamux.machine import ACK_DELAY, LARGEST_FRAME, MAX_CONTROL, YamuxMachine
 from isthmus.transports.yamux.wire import MAX_STREAM_ID
 
@@ -499,3 +499,46 @@ def test_beyond_the_in_flight_limit_only_the_most_urgent_class_is_sent(dialer: Y
     assert drain(dialer, now) == b""
     dialer.send(urgent, memoryview(b"now"))
     assert drain(dialer, now) == data(3, b"now")
+
+
+def test_a_connection_whose_queues_are_full_lets_each_stream_queue_a_little():
+    machine = YamuxMachine(Side.DIALER, 0.0)
+    block = memoryview(bytes(SEND_QUEUE))
+    streams = [machine.open_stream(0.0) for _ in range(CONNECTION_QUEUE // SEND_QUEUE)]
+    assert all(machine.send(stream, block) == SEND_QUEUE for stream in streams)
+    late = machine.open_stream(0.0)
+    assert machine.send(late, block) == SMALL_QUEUE
+    assert machine.send(late, block) == 0
+    while machine.data_to_send(65_448, 0.0):
+        pass
+    # What the initial windows let go makes room again, and is told.
+    assert machine.queued < CONNECTION_QUEUE
+    assert SendResumed(late) in machine.events()
+    assert machine.send(late, block) == SEND_QUEUE
+
+
+def test_a_probe_of_the_path_has_a_record_of_its_own(dialer: YamuxMachine):
+    bulk = dialer.open_stream(0.0)
+    dialer.open_stream(0.0, Priority.HIGH)
+    dialer.receive_data(update(1, 2**24, ACK), 0.0)
+
+    def round_trip(now: float, seconds: float) -> list[list[Frame]]:
+        """Send what may be sent, answer its markers, and return the records with markers."""
+        dialer.send(bulk, memoryview(bytes(WINDOW)))
+        records = []
+        while record := dialer.data_to_send(65_448, now):
+            records.append(parse(record))
+        marked = [record for record in records if any(frame.kind == PING for frame in record)]
+        for record in marked:
+            for frame in record:
+                if frame.kind == PING:
+                    dialer.receive_data(ping(ACK, frame.length), now + seconds)
+        return marked
+
+    round_trip(0.0, 0.02)
+    assert dialer.inflight.min_rtt == 0.02
+    assert all(len(record) > 1 for turn in range(1, 5) for record in round_trip(turn, 0.03))
+    round_trip(11.0, 0.03)  # the minimum is old now
+    probe = round_trip(12.0, 0.025)[0]
+    assert [frame.kind for frame in probe] == [PING]
+    assert dialer.inflight.min_rtt == 0.025
