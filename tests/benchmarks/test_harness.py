@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 from isthmus.benchmarks import command, hotspots, link
 from isthmus.benchmarks.baselines import Bare, Raw, pour, receive_exactly
@@ -188,6 +189,21 @@ def test_the_command(tmp_path):
     assert "32-byte echo, p50 us" in result.output
     assert {each.subject for each in load(file).samples} == {"raw", "bare"}
     assert json.loads(file.read_text("utf-8"))["verdicts"] == []
+
+
+async def test_a_profile_names_the_hot_functions_of_both():
+    profiled = await hotspots.profile(question("echo"))
+    assert profiled.why is None
+    assert set(profiled.roles) == {"dialer", "listener"}
+    for spots in profiled.roles.values():
+        assert spots
+        assert sum(spot.share for spot in spots) <= 1.001
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path):
+    results = begun(Plan(subjects=[], groups=frozenset(), rounds=1, work=TINY))
+    with pytest.raises(ClickException, match="cannot write"):
+        command.write(results, tmp_path)
 
 
 @pytest.mark.parametrize("option", ["--peers", "--only"])
