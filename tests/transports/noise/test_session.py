@@ -121,6 +121,9 @@ def test_nothing_is_nothing():
     _, theirs = sessions()
     assert theirs.receive_data(b"") == []
     theirs.receive_eof()
+    wire = wire_of([b"hello"])
+    for part, plaintexts in ((wire[:1], []), (b"", []), (wire[1:], [b"hello"])):
+        assert theirs.receive_data(part) == plaintexts
 
 
 def test_a_partial_record_is_bounded():
