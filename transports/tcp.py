@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from contextlib import suppress
+from itertools import product
 from typing import TYPE_CHECKING
 
 import anyio
@@ -37,6 +38,9 @@ EXHAUSTED_PAUSE = 0.1
 NOTSENT_LOWAT = 16_384
 _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+# What dialing from the listening port fails with where another port would do: the same peer was
+# dialled from it already, somebody else has it by now, or its address does not lead there.
+_PORT_UNUSABLE = {errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EINVAL}
 _FAMILIES = {
     "ip4": socket.AF_INET,
     "ip6": socket.AF_INET6,
@@ -78,11 +82,17 @@ class TcpTransport:
             targets = await _resolve(addr)
         except OSError as problem:
             raise DialError(f"{addr.host} cannot be resolved: {problem.strerror}") from problem
-        for family, target in targets:
-            try:
-                return await self._connect(family, target)
-            except OSError as problem:
-                error = problem
+        except UnicodeError as problem:
+            # A label that is empty or too long fails before any resolver is asked.
+            raise DialError(f"{addr.host} cannot be resolved: it is no name") from problem
+        # From the port listened on, if wanted; from any other where that one will not do.
+        ways = (True, False) if self._reuse_port and self._listening else (False,)
+        for (family, target), reuse_port in product(targets, ways):
+            if reuse_port or error is None or len(ways) == 1 or error.errno in _PORT_UNUSABLE:
+                try:
+                    return await self._connect(family, target, reuse_port=reuse_port)
+                except OSError as problem:
+                    error = problem
         reason = (error.strerror or str(error)) if error else "the name has no address"
         raise DialError(f"cannot connect to {addr}: {reason}") from error
 
@@ -113,12 +123,12 @@ class TcpTransport:
         return TcpListener(sock)
 
     async def _connect(
-        self, family: socket.AddressFamily, target: tuple[object, ...]
+        self, family: socket.AddressFamily, target: tuple[object, ...], *, reuse_port: bool
     ) -> ByteStream:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.settimeout(0)
-            if self._reuse_port:
+            if reuse_port:
                 self._bind_to_listener(sock, family)
             code = sock.connect_ex(target)
             if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
@@ -169,7 +179,10 @@ class TcpListener(RawListener):
                     if error.errno in _EXHAUSTED:
                         logger.warning("cannot accept on %s: %s", self._address, error.strerror)
                         await anyio.sleep(EXHAUSTED_PAUSE)
-                    # Else the peer gave up while it waited in the backlog.
+                    else:
+                        # The peer gave up while it waited in the backlog; an error that comes
+                        # again and again must leave the other tasks their turns.
+                        await checkpoint()
                 else:
                     sock.settimeout(0)
                     tasks.start_soon(_handle, handler, _stream(sock), _multiaddr(address))

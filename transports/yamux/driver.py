@@ -15,12 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ..core.errors import (
-    ConnectionClosed,
-    LimitExceeded,
-    P2PError,
-    unwrap_group,
-)
+from ..core.errors import ConnectionClosed, LimitExceeded, P2PError, unwrap_group
 from ..core.interfaces import ConnectionStatistics, Priority
 from ..sockets import SocketStream, is_asyncio
 from ..wakeup import new_wakeup
@@ -122,6 +117,7 @@ class YamuxConnection:
         self._closed: ConnectionClosed | None = None
         self._ended = anyio.Event()
         self._finished = anyio.Event()
+        self._broken: Exception | None = None  # why nothing more can be sent
         if budget is not None:
             budget.join(self, lambda: machine.unread_bytes)
 
@@ -230,14 +226,17 @@ class YamuxConnection:
         """Flush what waits for at most a second, say go-away, close; harmless twice."""
         if self._closed is None:
             self.machine.go_away()
-            if self._is_running:
-                with anyio.move_on_after(CLOSE_TIMEOUT):
-                    self.wake_writer()
-                    await self._finished.wait()
-            self.machine.abort()
-            self._end(ConnectionClosed(remote=False))
-            self._flush()
-            self._finished.set()
+            try:
+                if self._is_running:
+                    with anyio.move_on_after(CLOSE_TIMEOUT):
+                        self.wake_writer()
+                        await self._finished.wait()
+            finally:
+                # Also when cancelled, as by anyio.aclose_forcefully.
+                self.machine.abort()
+                self._end(ConnectionClosed(remote=False))
+                self._flush()
+                self._finished.set()
         if not self._is_running:
             await self._raw.aclose()
 
@@ -375,11 +374,14 @@ class YamuxConnection:
         if self._socket is None:
             self.wake_writer()
             return
+        if self._broken is not None:
+            return
         self._last_flush = self.clock()
         try:
             self._flush_socket(self._socket, leave)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            self._end(ConnectionClosed(remote=None, cause=error))
+            self._broken = error
+            self.wake_writer()
         self._flushed()
         if self.machine.inflight.is_active:
             # Markers have deadlines; all else that is sent only puts deadlines off.
@@ -432,7 +434,7 @@ class YamuxConnection:
                 await self._raw.send(sealed)
                 self._bytes_sent += len(sealed)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            self._end(ConnectionClosed(remote=None, cause=error))
+            self._broken = error
         self._flushed()
 
     def _flushed(self) -> None:
@@ -458,12 +460,17 @@ class YamuxConnection:
                 await self._send_all()
             elif not self._in_bulk or self._is_worth_flushing():
                 self._flush()
-                if self._unsent is not None and not self._finished.is_set():
+                if self._unsent is not None and self._broken is None:
                     await self._wait_writable(self._socket)
                     continue
             else:
                 self._is_woken = True
-            if self.machine.is_finished:
+            if self._broken is not None:
+                # What the peer sent before may still wait to be read; then the reader ends it.
+                with anyio.move_on_after(CLOSE_TIMEOUT):
+                    await self._ended.wait()
+                self._end(ConnectionClosed(remote=None, cause=self._broken))
+            if self.machine.is_finished or self._broken is not None:
                 self._finished.set()
                 return
             if self._is_woken:
@@ -488,7 +495,7 @@ class YamuxConnection:
         try:
             await sock.wait_writable()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            self._end(ConnectionClosed(remote=None, cause=error))
+            self._broken = error
 
     def _set_timer(self) -> None:
         """Have asyncio call the machine when it is due: a handle costs less than a task."""

@@ -87,7 +87,7 @@ class YamuxStream(Stream):
             # Waiting begins before the flush, which may make room at once.
             wakeup = _add(self._writers)
             self.connection.poke()
-            await wakeup.wait()
+            await _wait(wakeup, self._writers)
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent; receiving goes on."""
@@ -167,7 +167,7 @@ class YamuxStream(Stream):
                 raise anyio.EndOfStream
             if state.reset_code is not None:
                 raise StreamReset(state.reset_code, remote=state.reset_remote)
-            await _add(self._readers).wait()
+            await _wait(_add(self._readers), self._readers)
 
     async def _receive_through(self, preface: Preface, max_bytes: int) -> bytes:
         """Receive while a negotiation still rides on the first bytes."""
@@ -190,6 +190,16 @@ def _add(waiting: list[Wakeup]) -> Wakeup:
     wakeup = new_wakeup()
     waiting.append(wakeup)
     return wakeup
+
+
+async def _wait(wakeup: Wakeup, waiting: list[Wakeup]) -> None:
+    try:
+        await wakeup.wait()
+    except BaseException:
+        # Cancelled: who polls with a time limit must not leave one behind every time.
+        if wakeup in waiting:
+            waiting.remove(wakeup)
+        raise
 
 
 def _wake_all(waiting: list[Wakeup]) -> None:
