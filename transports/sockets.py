@@ -11,6 +11,7 @@ import errno
 import socket
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Read at a time: less costs system calls, more does not gain (a receive buffer is shared).
 READ_SIZE = 262_144
+# Reads that closing spends on what nobody will take: 4 MiB, a full receive buffer of the kernel's.
+DISCARDED_READS = 16
 # Above every buffer that is used often; glibc keeps at most twice this much free memory.
 _LARGE_BLOCK = 4 * 2**20
 # asyncio on Windows cannot watch sockets by callback on its default loop.
@@ -176,9 +179,20 @@ class SocketStream(ByteStream):
             if self._paused is not None:
                 self._paused.set()
             notify_closing(self._socket)
+            self._discard()
             self._socket.close()
 
     # Helpers
+
+    def _discard(self) -> None:
+        """Read what has arrived and nobody will take.
+
+        A socket closed before that resets the path, and the peer may lose our last words.
+        """
+        with suppress(OSError):
+            for _ in range(DISCARDED_READS):
+                if not self._socket.recv_into(_read_buffer):
+                    return
 
     def _receive_one(self, handler: Callable[[memoryview], bool]) -> bool:
         """Read once; False at the end of the stream or when the handler has enough."""
