@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import anyio
 
 from ...transports.core.errors import RemoteProtocolError
+from ...transports.sockets import loop_clock
 
 if TYPE_CHECKING:
     from ...transports.core.interfaces import Stream
@@ -80,9 +81,10 @@ async def measure(
     `progress` is called after each block with the direction, its bytes so far and its seconds so
     far. Raises RemoteProtocolError if the server sends another number of bytes.
     """
-    started = anyio.current_time()
+    clock = loop_clock()
+    started = clock()
     await _send(stream, upload, download, progress)
-    sent = anyio.current_time()
+    sent = clock()
     answered = None
     received = 0
     while True:
@@ -90,21 +92,22 @@ async def measure(
             data = await stream.receive(BLOCK_BYTES)
         except anyio.EndOfStream:
             break
-        now = anyio.current_time()
+        now = clock()
         answered = answered or now
         received += len(data)
         if received > download:
             raise RemoteProtocolError(f"more than the {download} bytes asked for")
         if progress is not None:
             progress("download", received, now - sent)
-    ended = anyio.current_time()
+    ended = clock()
     if received != download:
         raise RemoteProtocolError(f"only {received} of the {download} bytes asked for")
     return PerfResult(upload, (answered or ended) - started, download, ended - sent)
 
 
 async def _send(stream: Stream, upload: int, download: int, progress: Progress | None) -> None:
-    started = anyio.current_time()
+    clock = loop_clock()
+    started = clock()
     await stream.send(download.to_bytes(HEADER_BYTES, "big"))
     block = bytes(BLOCK_BYTES)
     done = 0
@@ -113,5 +116,5 @@ async def _send(stream: Stream, upload: int, download: int, progress: Progress |
         await stream.send(block if size == BLOCK_BYTES else block[:size])
         done += size
         if progress is not None:
-            progress("upload", done, anyio.current_time() - started)
+            progress("upload", done, clock() - started)
     await stream.send_eof()

@@ -9,6 +9,7 @@ import anyio
 
 from ...transports.core.errors import RemoteProtocolError
 from ...transports.core.interfaces import Priority
+from ...transports.sockets import loop_clock
 
 if TYPE_CHECKING:
     from ...transports.core.interfaces import Connection, Stream
@@ -60,11 +61,12 @@ async def ping_once(
     """Measure one round trip on a stream of this protocol, in seconds; raises as `ping` does."""
     challenge = os.urandom(PING_BYTES)
     answer = None
+    clock = loop_clock()
     with anyio.move_on_after(timeout) as scope:
-        started = anyio.current_time()
+        started = clock()
         await stream.send(challenge)
         answer = await _receive_exactly(stream)
-        elapsed = anyio.current_time() - started
+        elapsed = clock() - started
     if scope.cancelled_caught:
         raise TimeoutError(f"no answer to a ping within {timeout:g} s")
     if answer != challenge:
