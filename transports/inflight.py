@@ -42,6 +42,15 @@ MIN_RTT_AGE = 10.0
 FOREIGN_QUEUE = 0.012
 FOREIGN_ROUNDS = 8
 RELEASE_TIME = 10.0
+# Where a fast path's round trips show no queue, markers only watch, and there are fewer, as each
+# costs both sides a record, on loopback a tenth of the bulk: with every answer the limit moves up
+# by a step of so many seconds of the rate, to so many at the most; a marker stands for half of it.
+SLACK_STEP = 0.001
+MAX_SLACK = 0.008
+# A path is fast if it takes a whole record in the 2 ms that a frame may last, seen over this many
+# seconds: a congestion window that was free counts for less in them.
+FAST_RATE = LARGEST_RECORD / 0.002
+PACE_TIME = 0.01
 # A marker unanswered for so long is taken for lost (some peers drop pongs when several wait).
 MARKER_TIMEOUT = 1.0
 
@@ -76,6 +85,9 @@ class InFlightLimit:
         self.is_active = False
         self._min_rtt_at = -inf
         self._written = 0
+        self._paced = 0
+        self._paced_at = -inf
+        self._is_fast = False
         self._acknowledged = 0
         self._acknowledged_at = 0.0
         self._acknowledged_sent_at = 0.0
@@ -89,6 +101,7 @@ class InFlightLimit:
         self._frame = self._record = LARGEST_RECORD
         self._mark_at = 0.0
         self._probing = False
+        self._slack = 0.0  # beyond the limit, while markers only watch
         self._released_until = -inf
         self._queued_since: float | None = None
 
@@ -116,6 +129,7 @@ class InFlightLimit:
             self._limit = inf if is_busy else START_LIMIT
             self._learnt_at = None
             self._starting = True
+            self._slack = 0.0
             self._plan()
 
     def deactivate(self) -> None:
@@ -124,15 +138,21 @@ class InFlightLimit:
             self.is_active = False
             self._plan()
 
-    def written(self, size: int) -> None:
+    def written(self, size: int, now: float) -> None:
         """Account for `size` bytes that were handed to the path."""
         self._written += size
+        if now - self._paced_at >= PACE_TIME:
+            self._is_fast = self._written - self._paced >= FAST_RATE * (now - self._paced_at)
+            self._paced, self._paced_at = self._written, now
 
     def room(self, now: float) -> float:
         """Bytes that may be written now; infinite while the limit is off."""
         if not self.is_active or now < self._released_until:
             return inf
-        return max(self._limit - self.in_flight, 0)
+        if self._slack and self._is_overdue(now):
+            self._slack = 0.0
+            self._plan()
+        return max(self._limit + self._slack - self.in_flight, 0)
 
     def marker_due(self) -> bool:
         """Say whether the next bytes should be followed by a marker."""
@@ -210,8 +230,14 @@ class InFlightLimit:
             self._plan()
 
     def frame_size(self, largest: int) -> int:
-        """Bytes of one frame: 2 ms of the path's rate, within 2 KiB and `largest`."""
-        return min(self._frame, largest)
+        """Bytes of one frame: 2 ms of the path's rate.
+
+        From 2 KiB to `largest` while the limit is on; else `largest`, or a whole record on a fast
+        path, where switching streams within one gains nobody anything.
+        """
+        if self.is_active:
+            return min(self._frame, largest)
+        return LARGEST_RECORD if self._is_fast else largest
 
     def record_size(self, largest: int) -> int:
         """Bytes of one record: 4 ms of the path's rate, within 4 KiB and `largest`."""
@@ -234,11 +260,17 @@ class InFlightLimit:
             and not any(marker.is_probe for marker in self._markers)
         )
 
+    def _is_overdue(self, now: float) -> bool:
+        """Say whether the oldest marker is out for longer than a path without a queue takes."""
+        markers, min_rtt = self._markers, self.min_rtt or 0
+        return bool(markers) and now - markers[0].sent_at > min_rtt + QUEUE_TARGET
+
     def _distance(self) -> float:
         distance = min(self._limit / MARKERS_PER_LIMIT, MAX_MARKER_DISTANCE)
         if self.rate is None or self._limit == inf:
             return distance
-        return max(min(distance, self.rate * QUEUE_TARGET), self._limit / MAX_MARKERS)
+        distance = min(distance, self.rate * QUEUE_TARGET)
+        return max(distance, self._limit / MAX_MARKERS, self._slack / 2)
 
     def _marker_timeout(self) -> float:
         return max(MARKER_TIMEOUT, 8 * (self.min_rtt or 0))
@@ -271,8 +303,14 @@ class InFlightLimit:
             self._learnt_at = self._written
         if rate is None or min_rtt is None or self._acknowledged < self._learnt_at:
             return
-        if now - self._min_rtt_at > MIN_RTT_AGE:
-            self._probing = True
+        if rate >= FAST_RATE and rtt - min_rtt < GROWTH_QUEUE:
+            self._slack = min(self._slack + SLACK_STEP * rate, MAX_SLACK * rate)
+            # A round trip this close to the shortest confirms it.
+            self._min_rtt_at = now
+            self._probing = False
+        else:
+            self._slack = 0.0
+            self._probing = self._probing or now - self._min_rtt_at > MIN_RTT_AGE
         if self._probing:
             self._limit = max(rate * min_rtt / 2, 4096)
         else:

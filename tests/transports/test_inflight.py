@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from isthmus.transports.inflight import (
+    LARGEST_RECORD,
     MARKER_TIMEOUT,
     MAX_MARKER_DISTANCE,
     MAX_MARKERS,
+    MAX_SLACK,
     MIN_LIMIT,
     MIN_RTT_AGE,
+    QUEUE_TARGET,
     RELEASE_TIME,
     START_LIMIT,
     InFlightLimit,
@@ -41,6 +44,7 @@ class Bottleneck:
         self.loses = loses
         self.now = 0.0
         self.is_sending = True
+        self.is_held_back = False  # by its own slowness: it hardly keeps a queue
         self.limit = InFlightLimit()
         self.limit.measured(rtt + LOOP, 0.0)
         self.limit.activate(0.0)
@@ -65,7 +69,9 @@ class Bottleneck:
             times = [until, limit.next_timeout()]
             if self._pongs:
                 times.append(self._pongs[0][0])
-            if self.is_sending and self.queue * self.rate >= self._capacity:
+            if self.is_sending and self.is_held_back:
+                times.append(self.now + max(self.queue - 0.0003, 1e-4))
+            elif self.is_sending and self.queue * self.rate >= self._capacity:
                 times.append(self.now + max(self.queue - 0.75 * self._capacity / self.rate, 1e-4))
             self.now = max(self.now, min(times))
             limit.handle_timeout(self.now)
@@ -84,6 +90,8 @@ class Bottleneck:
     def _send(self) -> None:
         limit = self.limit
         while self.is_sending and self.queue * self.rate < self._capacity:
+            if self.is_held_back and self.queue > 0.0005:
+                return
             if limit.marker_due():
                 limit.mark(self._value, self.now)
                 arrival = self._transmit(PING)
@@ -96,7 +104,7 @@ class Bottleneck:
             self._delivered.append((self._transmit(size), size))
 
     def _transmit(self, size: int) -> float:
-        self.limit.written(size)
+        self.limit.written(size, self.now)
         self._free_at = max(self.now, self._free_at) + size / self.rate
         # A byte stream: what is written later never arrives earlier.
         arrival = self._free_at + self.rtt / 2 + self.foreign
@@ -248,7 +256,7 @@ def limit() -> InFlightLimit:
 
 
 def test_it_limits_nothing_until_it_is_active(limit: InFlightLimit):
-    limit.written(10**9)
+    limit.written(10**9, 0.0)
     assert limit.room(0.0) == inf
     assert not limit.marker_due()
     assert limit.next_timeout() == inf
@@ -257,14 +265,65 @@ def test_it_limits_nothing_until_it_is_active(limit: InFlightLimit):
     assert limit.rate is limit.min_rtt is None
 
 
+@pytest.mark.parametrize(("rate", "largest"), [(30e6, 16_350), (40e6, LARGEST_RECORD)])
+def test_a_path_that_takes_a_record_in_2_ms_gets_frames_as_large(
+    limit: InFlightLimit, rate: float, largest: int
+):
+    for step in range(100):
+        limit.written(int(rate * 0.001), step * 0.001)
+    assert limit.frame_size(16_350) == largest
+    # A pause counts as slowness, and the limit has frames of its own.
+    limit.written(1000, 10.0)
+    assert limit.frame_size(16_350) == 16_350
+    limit.activate(11.0)
+    assert limit.frame_size(16_350) == 16_350
+
+
+def test_a_fast_path_without_a_queue_is_only_watched():
+    path = Bottleneck(1e9, 0.0002)
+    path.is_held_back = True
+    path.run(1.0)
+    limit = path.limit
+    assert limit.room(path.now) > limit.limit
+    before = path._value
+    path.run(2.0)
+    assert path._value - before <= 2 / MAX_SLACK + 1
+    assert path.utilisation(1.0, 2.0) >= 0.98
+
+
+def test_a_queue_on_a_watched_path_brings_the_limit_back():
+    path = Bottleneck(1e9, 0.0002)
+    path.is_held_back = True
+    path.run(1.0)
+    assert path.limit.room(path.now) > path.limit.limit
+    # No longer: what the sender has beyond the rate waits at the bottleneck.
+    path.is_held_back = False
+    path.run(3.0)
+    assert path.limit.room(path.now) <= path.limit.limit
+    assert path.worst_queue(1.0, 1.5) <= MAX_SLACK + QUEUE_TARGET
+    assert path.worst_queue(1.5, 3.0) <= 0.008
+    assert path.utilisation(1.5, 3.0) >= 0.9
+
+
+def test_an_answer_that_is_late_brings_the_limit_back(limit: InFlightLimit):
+    limit.activate(0.0)
+    for value in range(20):
+        limit.mark(value, value * 0.001)
+        limit.written(1_000_000, value * 0.001)
+        limit.answered(value, value * 0.001 + 0.0002)
+    limit.mark(20, 0.02)
+    assert limit.room(0.0201) > limit.limit
+    assert limit.room(0.02 + 0.0002 + QUEUE_TARGET + 0.0001) <= limit.limit
+
+
 def test_activation_starts_from_nothing_in_flight(limit: InFlightLimit):
-    limit.written(10**6)
+    limit.written(10**6, 4.0)
     limit.activate(5.0)
     assert limit.in_flight == 0
     assert limit.marker_due()
     limit.mark(1, 5.0)
     assert not limit.marker_due()
-    limit.written(1000)
+    limit.written(1000, 5.0)
     limit.activate(6.0)
     assert limit.in_flight == 1000
     assert limit.next_timeout() == 5.0 + MARKER_TIMEOUT
@@ -295,7 +354,7 @@ def test_an_answer_acknowledges_all_markers_before_it(limit: InFlightLimit):
     limit.activate(0.0)
     for value in range(3):
         limit.mark(value, 0.0)
-        limit.written(1000)
+        limit.written(1000, 0.0)
     limit.answered(1, 0.1)
     assert limit.in_flight == 2000
     limit.answered(0, 0.2)
@@ -329,7 +388,7 @@ def test_markers_are_bounded_and_given_up_one_by_one(limit: InFlightLimit):
     for value in range(MAX_MARKERS):
         assert limit.marker_due()
         limit.mark(value, value / 100)
-        limit.written(MAX_MARKER_DISTANCE)
+        limit.written(MAX_MARKER_DISTANCE, value / 100)
     assert not limit.marker_due()
     limit.handle_timeout(0.9)
     assert not limit.marker_due()
@@ -358,7 +417,7 @@ def test_whatever_is_called_the_bounds_hold(calls):
         now += seconds
         match name:
             case "written":
-                limit.written(min(number, limit.record_size(65_519)))
+                limit.written(min(number, limit.record_size(65_519)), now)
             case "mark" if limit.marker_due():
                 limit.mark(values, now)
                 values += 1
@@ -377,7 +436,7 @@ def test_whatever_is_called_the_bounds_hold(calls):
         assert limit.limit > 0
         assert len(limit._markers) <= MAX_MARKERS
         assert limit.min_rtt is None or limit.min_rtt >= 0
-        assert 1 <= limit.frame_size(16_000) <= 16_000
+        assert 1 <= limit.frame_size(16_000) <= LARGEST_RECORD
         assert 1 <= limit.record_size(65_519) <= 65_519
         # A stall always ends: either there is room, or a marker is due, or one is awaited.
         assert limit.room(now) > 0 or limit.marker_due() or limit._markers

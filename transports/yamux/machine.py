@@ -348,20 +348,20 @@ class YamuxMachine:
             return b""
         parts: list[bytes | memoryview] = []
         inflight = self.inflight
-        largest, lowest, room = LARGEST_FRAME, LOWEST_RANK, max_bytes
+        lowest, room = LOWEST_RANK, max_bytes
         if self._table.is_mixed:
             inflight.activate(now, is_busy=self.queued >= SEND_QUEUE)
             if inflight.marker_due() and inflight.mark(self._send_ping(), now):
                 max_bytes = HEADER_SIZE * len(self._control)
-            largest, room = inflight.frame_size(largest), inflight.record_size(max_bytes)
+            room = inflight.record_size(max_bytes)
             lowest = LOWEST_RANK if inflight.room(now) > 0 else self._table.highest_open
         else:
             inflight.deactivate()
         size = self._put_control(parts, max_bytes)
-        size = self._put_frames(parts, size, room, largest, lowest)
+        size = self._put_frames(parts, size, room, inflight.frame_size(LARGEST_FRAME), lowest)
         if self._acks and parts:
             size = self._put_acks(parts, size, max_bytes)
-        inflight.written(size)
+        inflight.written(size, now)
         return b"".join(parts)
 
     # Sending
