@@ -45,6 +45,10 @@ class Work:
     beside_seconds: float = 3.0
     """For the idle echo, for the bulk alone, and again for both together."""
 
+    beside_interval: float = 0.001
+    """Seconds between urgent echoes on loopback: the rate at which a fast mouse reports. Without a
+    pause the question would be what thousands of echoes cost, not what one waits for ("flood")."""
+
     link_seconds: float = 6.0
     """The same on the lab's link, where an echo takes 20 ms: some 200 samples."""
 
@@ -112,7 +116,7 @@ class Subject:
         return [sys.executable, "-m", "isthmus.benchmarks.baselines", self.name]
 
 
-_PEER_GROUPS = frozenset({"throughput", "echo", "streams", "dials", "beside"})
+_PEER_GROUPS = frozenset({"throughput", "echo", "streams", "dials", "beside", "flood"})
 _SOCKET_GROUPS = frozenset({"throughput", "echo"})
 
 SUBJECTS = {
@@ -148,7 +152,9 @@ SUBJECTS = {
 BASELINES = ("raw", "bare", "aead")
 """Asked in every run, whichever peers are chosen."""
 PEERS = tuple(name for name in SUBJECTS if name not in BASELINES)
-GROUPS = ("throughput", "echo", "streams", "dials", "beside", "link")
+GROUPS = ("throughput", "echo", "streams", "dials", "beside", "link", "flood")
+USUAL_GROUPS = GROUPS[:-1]
+"""What is asked unless told otherwise."""
 
 
 def questions(work: Work) -> list[Question]:
@@ -185,7 +191,8 @@ def questions(work: Work) -> list[Question]:
             figures=("per_second",),
             connects=False,
         ),
-        _beside(work),
+        _beside(work, "beside", "HIGH echo beside LOW bulk", work.beside_interval),
+        _beside(work, "flood", "HIGH echo without a pause beside LOW bulk", 0),
     ]
 
 
@@ -231,17 +238,21 @@ def _aead(work: Work) -> Question:
     )
 
 
-def _beside(work: Work) -> Question:
+def _beside(work: Work, name: str, title: str, interval: float) -> Question:
     """Ask for urgent echoes beside bulk, warm only: a cold bulk alone would flatter the two."""
     warm_up: dict[str, float | str]
     warm_up = {"bytes": work.warm_up_bytes, "direction": "up", "streams": 1}
     return Question(
-        name="beside",
-        group="beside",
-        title="HIGH echo beside LOW bulk",
+        name=name,
+        group=name,
+        title=title,
         steps=(
             Step("bench_throughput", None, warm_up),
-            Step("bench_beside", Phase.WARM, {"seconds": work.beside_seconds}),
+            Step(
+                "bench_beside",
+                Phase.WARM,
+                {"seconds": work.beside_seconds, "interval": interval},
+            ),
         ),
         figures=("idle_p99_us", "p50_us", "p99_us", "bulk_alone_mb_s", "bulk_mb_s"),
     )

@@ -101,11 +101,15 @@ class Echo:
         """Take `count` samples."""
         return [await self.once() for _ in range(count)]
 
-    async def until(self, deadline: float) -> list[float]:
-        """Take samples until a time of the monotonic clock."""
+    async def until(self, deadline: float, interval: float = 0) -> list[float]:
+        """Take samples until a time of the monotonic clock, `interval` seconds apart or at once."""
         samples = []
+        due = time.perf_counter()
         while time.perf_counter() < deadline:
             samples.append(await self.once())
+            due += interval
+            if (wait := due - time.perf_counter()) > 0:
+                await anyio.sleep(wait)
         return samples
 
 
@@ -183,7 +187,13 @@ async def saturate(
 
 
 async def beside(
-    node: Node, *, address: str, seconds: float = 3, bulk: str = "perf", size: int = 32
+    node: Node,
+    *,
+    address: str,
+    seconds: float = 3,
+    interval: float = 0,
+    bulk: str = "perf",
+    size: int = 32,
 ) -> dict[str, Any]:
     """Measure an urgent echo, idle and beside a saturating upload."""
     protocol = "/isthmus-test/slow/1.0.0" if bulk == "slow" else "/perf/1.0.0"
@@ -199,7 +209,7 @@ async def beside(
     async with await open_stream(node, connection, "/echo/1.0.0", Priority.HIGH) as stream:
         echo = Echo(stream, size)
         await echo.many(WARM_UP_ECHOES)
-        idle = summary(await echo.until(time.perf_counter() + seconds))
+        idle = summary(await echo.until(time.perf_counter() + seconds, interval))
     await upload(await open_bulk(), time.perf_counter() + seconds)
     async with await open_stream(node, connection, "/echo/1.0.0", Priority.HIGH) as stream:
         echo = Echo(stream, size)
@@ -209,7 +219,7 @@ async def beside(
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(upload, await open_bulk(), deadline)
                 await anyio.sleep(RAMP)
-                samples = await echo.until(deadline)
+                samples = await echo.until(deadline, interval)
     busy = summary(samples)
     return {
         "idle_p50_us": idle["p50"],

@@ -65,10 +65,17 @@ class Echo {
     return samples
   }
 
-  async until (deadline) {
+  /** Until a time of the monotonic clock, `interval` milliseconds apart or at once. */
+  async until (deadline, interval) {
     const samples = []
+    let due = performance.now()
     while (performance.now() < deadline) {
       samples.push(await this.once())
+      due += interval
+      const wait = due - performance.now()
+      if (wait > 0) {
+        await new Promise((resolve) => setTimeout(resolve, wait))
+      }
     }
     return samples
   }
@@ -131,20 +138,20 @@ async function saturate (connection, protocol, deadline) {
   return sent / 1e6 / secondsSince(start)
 }
 
-async function beside (node, { address, seconds = 3, bulk = 'perf', size = 32 }) {
+async function beside (node, { address, seconds = 3, interval = 0, bulk = 'perf', size = 32 }) {
   const connection = await connectionTo(node, address)
   const protocol = bulk === 'slow' ? SLOW : PERF
   const stream = await open(connection, ECHO)
   const echo = new Echo(stream, size)
   await echo.many(WARM_UP_ECHOES)
   const milliseconds = seconds * 1000
-  const idle = summary(await echo.until(performance.now() + milliseconds))
+  const idle = summary(await echo.until(performance.now() + milliseconds, interval * 1000))
   const alone = await saturate(connection, protocol, performance.now() + milliseconds)
   const deadline = performance.now() + RAMP_MS + milliseconds
   const bulkRate = saturate(connection, protocol, deadline)
   bulkRate.catch(() => {})
   await new Promise((resolve) => setTimeout(resolve, RAMP_MS))
-  const samples = await echo.until(deadline)
+  const samples = await echo.until(deadline, interval * 1000)
   const busy = summary(samples)
   const rate = await bulkRate
   await stream.close()

@@ -69,11 +69,17 @@ async def one_echo(stream: INetStream, payload: bytes) -> float:
     return microseconds() - start
 
 
-async def echoes_until(stream: INetStream, payload: bytes, deadline: float) -> list[float]:
-    """Echo one after the other until the deadline on the performance counter, in seconds."""
+async def echoes_until(
+    stream: INetStream, payload: bytes, deadline: float, interval: float
+) -> list[float]:
+    """Echo until the deadline on the performance counter, `interval` seconds apart or at once."""
     samples = []
+    due = time.perf_counter()
     while time.perf_counter() < deadline:
         samples.append(await one_echo(stream, payload))
+        due += interval
+        if (wait := due - time.perf_counter()) > 0:
+            await trio.sleep(wait)
     return samples
 
 
@@ -143,7 +149,13 @@ async def saturate(host: IHost, address: str, protocol: TProtocol, deadline: flo
 
 
 async def beside(
-    host: IHost, *, address: str, seconds: float = 3, bulk: str = "perf", size: int = 32
+    host: IHost,
+    *,
+    address: str,
+    seconds: float = 3,
+    interval: float = 0,
+    bulk: str = "perf",
+    size: int = 32,
 ) -> dict[str, Any]:
     """Time echoes on an idle connection, then beside a saturating upload."""
     protocol = SLOW if bulk == "slow" else PERF
@@ -151,7 +163,8 @@ async def beside(
     payload = bytes([7]) * size
     for _ in range(WARM_UP_ECHOES):
         await one_echo(stream, payload)
-    idle = summary(await echoes_until(stream, payload, time.perf_counter() + seconds))
+    until = time.perf_counter() + seconds
+    idle = summary(await echoes_until(stream, payload, until, interval))
     alone = await saturate(host, address, protocol, time.perf_counter() + seconds)
     deadline = time.perf_counter() + RAMP + seconds
     rate = 0.0
@@ -163,7 +176,7 @@ async def beside(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_bulk)
         await trio.sleep(RAMP)
-        samples = await echoes_until(stream, payload, deadline)
+        samples = await echoes_until(stream, payload, deadline, interval)
     busy = summary(samples)
     await stream.close()
     return {
