@@ -130,6 +130,11 @@ class SocketStream(ByteStream):
         except OSError as error:
             raise self._broken(error) from error
 
+    def end_sending(self) -> None:
+        """Tell the peer that nothing more comes; a path that is gone already raises nothing."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
     async def wait_writable(self) -> None:
         """Wait until the kernel takes more; raises ClosedResourceError after `close`."""
         await self._wait(wait_writable)

@@ -36,6 +36,46 @@ class _FutureWakeup:
         await self._future
 
 
+class Waiters:
+    """Tasks that wait for the same thing, in order; a cancelled one leaves nothing behind."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[Wakeup] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self) -> Wakeup:
+        """Begin to wait: what is set from now on reaches `wait` with this wake-up."""
+        wakeup = new_wakeup()
+        self._waiting.append(wakeup)
+        return wakeup
+
+    async def wait(self, wakeup: Wakeup | None = None) -> None:
+        """Wait until woken, from now on or since `add` returned the wake-up."""
+        if wakeup is None:
+            wakeup = self.add()
+        try:
+            await wakeup.wait()
+        except BaseException:
+            if wakeup in self._waiting:
+                self._waiting.remove(wakeup)
+            raise
+
+    def wake_one(self) -> None:
+        """Wake who has waited longest, if anybody waits."""
+        if self._waiting:
+            self._waiting.pop(0).set()
+
+    def wake_all(self) -> None:
+        """Wake everybody who waits now."""
+        for wakeup in self._waiting:
+            wakeup.set()
+        self._waiting.clear()
+
+
 def new_wakeup() -> Wakeup:
     """Return what suits the loop that runs."""
     try:

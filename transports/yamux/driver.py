@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint
 from ..core.errors import ConnectionClosed, LimitExceeded, P2PError, unwrap_group
 from ..core.interfaces import ConnectionStatistics, Priority
 from ..sockets import SocketStream, is_asyncio
-from ..wakeup import new_wakeup
+from ..wakeup import Waiters, new_wakeup
 from .events import (
     DataReceived,
     GoAwayReceived,
@@ -29,6 +29,7 @@ from .events import (
     StreamOpened,
     StreamWasReset,
 )
+from .roundtrips import RoundTrips
 from .stream import YamuxStream
 from .wire import GoAwayCode
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from ..core.multiaddr import Multiaddr
     from ..core.peer_id import PeerId
     from ..noise.machine import NoiseSession
-    from ..wakeup import Wakeup
     from .events import Event
     from .flow import NodeBudget
     from .machine import YamuxMachine
@@ -57,7 +57,8 @@ WORTH_SENDING = 32_768
 IDLE_SOCKET = 0.0001
 # Bytes that one call hands to the socket before the other tasks of the loop get their turn.
 FLUSH_SIZE = 262_144
-# Seconds that closing waits for what is queued.
+# Seconds that closing waits for what is queued, and then, in the background, for the peer to close:
+# a socket that is closed while bytes still come in resets the path, and our last words are lost.
 CLOSE_TIMEOUT = 1.0
 
 _record_buffer = bytearray(RECORD + 18)
@@ -96,12 +97,10 @@ class YamuxConnection:
         self._opened_at = clock()
         self._bytes_sent = 0
         self._bytes_received = 0
-        self._round_trip_time: float | None = None
-        self._jitter: float | None = None
         self._incoming: deque[YamuxStream] = deque()
-        self._accept_waiters: deque[Wakeup] = deque()
-        self._open_waiters: deque[Wakeup] = deque()
-        self._probes: dict[int, list[tuple[anyio.Event, list[float]]]] = {}
+        self._accept_waiters = Waiters()
+        self._open_waiters = Waiters()
+        self._round_trips = RoundTrips()
         self._wake = new_wakeup()
         self._is_woken = False
         self._deadline = -inf
@@ -133,7 +132,12 @@ class YamuxConnection:
                 await self._run()
         finally:
             self._is_running = False
+            if self._closed is None:
+                # Cancelled: the last words go out if the path takes them at once.
+                self.machine.go_away()
+                self._flush()
             self._end(ConnectionClosed(remote=False))
+            self._finished.set()
             with anyio.CancelScope(shield=True):
                 await self._raw.aclose()
 
@@ -161,9 +165,7 @@ class YamuxConnection:
             try:
                 return YamuxStream(self, self.machine.open_stream(self.clock(), priority))
             except LimitExceeded:
-                resumed = new_wakeup()
-                self._open_waiters.append(resumed)
-                await resumed.wait()
+                await self._open_waiters.wait()
 
     async def accept_stream(self) -> YamuxStream:
         """Wait for the next stream that the peer opens; raises ConnectionClosed at the end."""
@@ -177,16 +179,12 @@ class YamuxConnection:
         return stream
 
     async def _wait_opened(self) -> None:
-        opened = new_wakeup()
-        self._accept_waiters.append(opened)
         try:
-            await opened.wait()
+            await self._accept_waiters.wait()
         except BaseException:
             # Cancelled: a stream that was meant for this waiter is the next one's.
-            if opened in self._accept_waiters:
-                self._accept_waiters.remove(opened)
-            elif self._incoming and self._accept_waiters:
-                self._accept_waiters.popleft().set()
+            if self._incoming:
+                self._accept_waiters.wake_one()
             raise
 
     async def open_pipe(
@@ -208,18 +206,17 @@ class YamuxConnection:
         """Measure one round trip below the streams, in seconds; raises ConnectionClosed."""
         if self._closed is not None:
             raise self._closed
-        answered, result = anyio.Event(), list[float]()
-        self._probes.setdefault(self.machine.ping(self.clock()), []).append((answered, result))
+        value = self.machine.ping(self.clock())
         self.poke()
-        await answered.wait()
-        if not result:
+        rtt = await self._round_trips.wait(value)
+        if rtt is None:
             raise await self.wait_closed()
-        return result[0]
+        return rtt
 
     def drain(self) -> None:
         """Take no new streams, and close without a go-away when the last stream has ended."""
         self._draining = True
-        _wake_all(self._open_waiters)
+        self._open_waiters.wake_all()
         self._close_if_drained()
 
     async def aclose(self) -> None:
@@ -252,8 +249,8 @@ class YamuxConnection:
         return ConnectionStatistics(
             bytes_sent=self._bytes_sent,
             bytes_received=self._bytes_received,
-            round_trip_time=self._round_trip_time,
-            jitter=self._jitter,
+            round_trip_time=self._round_trips.mean,
+            jitter=self._round_trips.jitter,
             packet_loss=None,
             data_channels_opened=machine.streams_opened,
             data_channels_closed=machine.streams_opened - len(machine.streams),
@@ -289,17 +286,18 @@ class YamuxConnection:
                         state.owner.wake_writers()
                 case StreamOpened(state):
                     self._incoming.append(YamuxStream(self, state))
-                    if self._accept_waiters:
-                        self._accept_waiters.popleft().set()
+                    self._accept_waiters.wake_one()
                 case _:
                     self._note(event)
 
     def _note(self, event: Event) -> None:
         match event:
             case PongReceived(value, rtt):
-                self._answer(value, rtt)
+                if self._round_trips.answered(value, rtt):
+                    # It came while both sides were still starting: once more, in peace.
+                    self.machine.ping(self.clock())
             case OpenResumed():
-                _wake_all(self._open_waiters)
+                self._open_waiters.wake_all()
             case GoAwayReceived():
                 self.drain()
 
@@ -332,11 +330,13 @@ class YamuxConnection:
     def _receive(self, data: memoryview | bytes) -> bool:
         """Take one chunk from the path; False once the connection has ended."""
         self._bytes_received += len(data)
+        if self._closed is not None:
+            return True
         try:
             records = self._session.receive_data(data)
         except P2PError as error:
             self._fail(error)
-            return False
+            return self._socket is not None
         self._take(records)
         if self._budget is not None and self._budget.used > self._budget.limit:
             self._relieve(self._budget)
@@ -345,7 +345,7 @@ class YamuxConnection:
         if self.machine.is_congested and self._socket is not None:
             # The peer sends what must be answered and does not read the answers.
             self._socket.pause_reading()
-        return self._closed is None
+        return self._closed is None or self._lingers
 
     def _take(self, records: Iterable[bytes]) -> None:
         machine, now = self.machine, self.clock()
@@ -383,7 +383,7 @@ class YamuxConnection:
             self._broken = error
             self.wake_writer()
         self._flushed()
-        if self.machine.inflight.is_active:
+        if self.machine.inflight.next_timeout() < self._deadline:
             # Markers have deadlines; all else that is sent only puts deadlines off.
             self._keep_deadline()
 
@@ -472,6 +472,8 @@ class YamuxConnection:
                 self._end(ConnectionClosed(remote=None, cause=self._broken))
             if self.machine.is_finished or self._broken is not None:
                 self._finished.set()
+                if self._lingers and self._socket is not None:
+                    self._socket.end_sending()
                 return
             if self._is_woken:
                 # More is waiting than one flush may send; or it is the rest of a large write, and
@@ -556,42 +558,31 @@ class YamuxConnection:
         self.dispatch(self.machine.receive_eof())
         # What the peer has finished can still be accepted and read.
         self._incoming = deque(each for each in self._incoming if each.state.remote_fin)
-        _wake_all(self._accept_waiters)
-        _wake_all(self._open_waiters)
-        for waiters in self._probes.values():
-            for answered, _ in waiters:
-                answered.set()
-        self._probes.clear()
+        self._accept_waiters.wake_all()
+        self._open_waiters.wake_all()
+        self._round_trips.end()
         if self._budget is not None:
             self._budget.leave(self)
         if closed.remote is not False:
             self._finished.set()
         self._ended.set()
-        self._reading.cancel()
+        if self._lingers and self._socket is not None:
+            self.wake_writer()
+            self._socket.resume_reading()
+            self._reading.deadline = anyio.current_time() + 2 * CLOSE_TIMEOUT
+        else:
+            self._reading.cancel()
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def _lingers(self) -> bool:
+        """Whether this side has ended it, and reads on until the peer has closed, too."""
+        closed = self._closed
+        return self._socket is not None and closed is not None and closed.remote is False
 
     def _close_if_drained(self) -> None:
         if self._closed is None and not self.machine.streams:
             code = self.machine.remote_go_away
             self._end(ConnectionClosed(remote=code is not None, code=code))
             self._finished.set()
-
-    def _answer(self, value: int, rtt: float) -> None:
-        last = self._round_trip_time
-        if last is None:
-            self._round_trip_time, self._jitter = rtt, 0.0
-            # The first answer came while both sides were still starting: once more, in peace.
-            self.machine.ping(self.clock())
-        else:
-            # RFC 3550's smoothing, applied to round trips.
-            self._jitter = (self._jitter or 0.0) + (abs(rtt - last) - (self._jitter or 0.0)) / 16
-            self._round_trip_time = last + (rtt - last) / 8
-        for answered, result in self._probes.pop(value, ()):
-            result.append(rtt)
-            answered.set()
-
-
-def _wake_all(waiters: deque[Wakeup]) -> None:
-    while waiters:
-        waiters.popleft().set()

@@ -9,14 +9,13 @@ from anyio.lowlevel import checkpoint
 
 from ..core.errors import StreamReset
 from ..core.interfaces import Priority, Stream, StreamStatistics
-from ..wakeup import new_wakeup
+from ..wakeup import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
     from ..core.interfaces import Preface
-    from ..wakeup import Wakeup
     from .driver import YamuxConnection
     from .flow import StreamState
 
@@ -40,8 +39,8 @@ class YamuxStream(Stream):
         self._preface: Preface | None = None
         self._closed = False
         self._work = 0
-        self._readers: list[Wakeup] = []
-        self._writers: list[Wakeup] = []
+        self._readers = Waiters()
+        self._writers = Waiters()
 
     def __repr__(self) -> str:
         return f"<stream {self.id} ({self.protocol}) of {self.connection!r}>"
@@ -85,9 +84,9 @@ class YamuxStream(Stream):
                 self.connection.poke(is_urgent=self.state.priority is Priority.HIGH)
                 return
             # Waiting begins before the flush, which may make room at once.
-            wakeup = _add(self._writers)
+            wakeup = self._writers.add()
             self.connection.poke()
-            await _wait(wakeup, self._writers)
+            await self._writers.wait(wakeup)
 
     async def send_eof(self) -> None:
         """Say that nothing more will be sent; receiving goes on."""
@@ -145,12 +144,12 @@ class YamuxStream(Stream):
     def wake_reader(self) -> None:
         """Let `receive` look again."""
         if self._readers:
-            _wake_all(self._readers)
+            self._readers.wake_all()
 
     def wake_writers(self) -> None:
         """Let `send` look again."""
         if self._writers:
-            _wake_all(self._writers)
+            self._writers.wake_all()
 
     async def _receive(self, max_bytes: int) -> bytes:
         state = self.state
@@ -167,7 +166,7 @@ class YamuxStream(Stream):
                 raise anyio.EndOfStream
             if state.reset_code is not None:
                 raise StreamReset(state.reset_code, remote=state.reset_remote)
-            await _wait(_add(self._readers), self._readers)
+            await self._readers.wait()
 
     async def _receive_through(self, preface: Preface, max_bytes: int) -> bytes:
         """Receive while a negotiation still rides on the first bytes."""
@@ -184,25 +183,3 @@ class YamuxStream(Stream):
             raise anyio.ClosedResourceError
         if state.reset_code is not None:
             raise StreamReset(state.reset_code, remote=state.reset_remote)
-
-
-def _add(waiting: list[Wakeup]) -> Wakeup:
-    wakeup = new_wakeup()
-    waiting.append(wakeup)
-    return wakeup
-
-
-async def _wait(wakeup: Wakeup, waiting: list[Wakeup]) -> None:
-    try:
-        await wakeup.wait()
-    except BaseException:
-        # Cancelled: who polls with a time limit must not leave one behind every time.
-        if wakeup in waiting:
-            waiting.remove(wakeup)
-        raise
-
-
-def _wake_all(waiting: list[Wakeup]) -> None:
-    for wakeup in waiting:
-        wakeup.set()
-    waiting.clear()

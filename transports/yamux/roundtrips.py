@@ -1,0 +1,67 @@
+"""The round trips of one connection: who waits for an answer, and the smoothed figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..wakeup import new_wakeup
+
+if TYPE_CHECKING:
+    from ..wakeup import Wakeup
+
+
+class RoundTrips:
+    """What the answered pings of a connection tell; times are in seconds."""
+
+    def __init__(self) -> None:
+        self.mean: float | None = None
+        self.jitter: float | None = None
+        self._waiting: dict[int, list[_Probe]] = {}
+
+    async def wait(self, value: int) -> float | None:
+        """Wait for the answer to the ping of this value; None if `end` came first."""
+        probe = _Probe()
+        self._waiting.setdefault(value, []).append(probe)
+        try:
+            await probe.wakeup.wait()
+        except BaseException:
+            # Cancelled: a peer that never answers must not make a list grow.
+            self._forget(value, probe)
+            raise
+        return probe.rtt
+
+    def answered(self, value: int, rtt: float) -> bool:
+        """Take an answer; return whether it is the first one of the connection."""
+        last = self.mean
+        if last is None:
+            self.mean, self.jitter = rtt, 0.0
+        else:
+            # RFC 3550's smoothing, applied to round trips.
+            self.jitter = (self.jitter or 0.0) + (abs(rtt - last) - (self.jitter or 0.0)) / 16
+            self.mean = last + (rtt - last) / 8
+        for probe in self._waiting.pop(value, ()):
+            probe.rtt = rtt
+            probe.wakeup.set()
+        return last is None
+
+    def end(self) -> None:
+        """Wake all who wait, without an answer."""
+        for probes in self._waiting.values():
+            for probe in probes:
+                probe.wakeup.set()
+        self._waiting.clear()
+
+    def _forget(self, value: int, probe: _Probe) -> None:
+        probes = self._waiting.get(value, [])
+        if probe in probes:
+            probes.remove(probe)
+            if not probes:
+                del self._waiting[value]
+
+
+class _Probe:
+    __slots__ = ("rtt", "wakeup")
+
+    def __init__(self) -> None:
+        self.wakeup: Wakeup = new_wakeup()
+        self.rtt: float | None = None
