@@ -285,7 +285,7 @@ class Swarm:
             limited=limited,
             now=anyio.current_time(),
         )
-        self._poke.set()
+        self._look_at(selection)
         self._peers.met(peer)
         if not limited and (dial := self._dials.get(peer)):
             dial.finish(connection)
@@ -327,7 +327,12 @@ class Swarm:
         if all(each.is_ended for each in self._of(peer)):
             del self._selections[peer]
             self._peers.parted(peer)
-        self._poke.set()
+        self._look_at(selection)
+
+    def _look_at(self, selection: Selection[Entry]) -> None:
+        """Have a selection's deadline kept, which only several connections to a peer have."""
+        if selection.next_timeout() is not None:
+            self._poke.set()
 
     def _of(self, peer: PeerId) -> list[Entry]:
         return [each for each in self._entries.values() if each.connection.remote_peer == peer]

@@ -55,6 +55,17 @@ def true_payload(side, **changes):
 # Agreement
 
 
+def test_who_vouched_once_is_believed_only_for_the_same_key_and_signature():
+    """What is remembered of a peer's signature helps nobody who changes a byte of it."""
+    for _ in range(2):
+        shake(handshake(DIALER), handshake(LISTENER))
+        for side in Side:
+            signature = bytearray(STATICS[side.other].identity_sig)
+            signature[0] ^= 1
+            with pytest.raises(NoiseError, match="did not sign"):
+                meet_rogue(true_payload(side.other, identity_sig=bytes(signature)), side)
+
+
 def test_both_learn_the_same():
     dialer, listener = handshake(DIALER), handshake(LISTENER)
     shake(dialer, listener)
