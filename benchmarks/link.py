@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .peers.control import Peer
 
 CONGESTION = ("cubic", "bbr")
-ASKED = ("uvloop", "js", "py")
+ASKED = ("uvloop", "js", "py", "go", "rust")
 PLAIN = "tcp"
 """The subject that is plain sockets."""
 NETWORK = "10.55.0.0/24"

@@ -147,6 +147,8 @@ SUBJECTS = {
             # It waits 350 ms in every dial, so the count changes nothing but the time it takes.
             fewer={"dials": 10},
         ),
+        Subject(name="go", title="go-libp2p", program="go", groups=_PEER_GROUPS),
+        Subject(name="rust", title="rust-libp2p", program="rust", groups=_PEER_GROUPS),
     )
 }
 BASELINES = ("raw", "bare", "aead")

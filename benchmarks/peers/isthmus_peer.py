@@ -278,13 +278,25 @@ def chunks(total: int, seed: int) -> Iterator[bytes]:
         yield source.randbytes(size)
 
 
+# A group: several of the streams of one command failed, each in its own way.
+ANSWERED = (
+    P2PError,
+    anyio.BrokenResourceError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    ExceptionGroup,
+)
+
+
 async def answer(node: Node, lock: anyio.Lock, line: str) -> None:
     """Run one command and print its answer."""
     request = json.loads(line)
     number, name = request.pop("id"), request.pop("do")
     try:
         reply = {"id": number, "ok": True, "result": await COMMANDS[name](node, **request)}
-    except (P2PError, anyio.BrokenResourceError, OSError, ValueError, KeyError) as error:
+    except ANSWERED as error:
         reply = {"id": number, "ok": False, "error": str(error), "kind": type(error).__name__}
     async with lock:
         say(reply)

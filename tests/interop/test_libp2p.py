@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import pytest
 from isthmus.benchmarks.peers.control import Peer, launch
 from isthmus.benchmarks.peers.errors import PeerFailed, PeerUnavailable
+from isthmus.benchmarks.peers.install import argv_of
 from isthmus.transports.core.keys import PrivateKey
 from isthmus.transports.core.peer_id import PeerId
 
-PROGRAMS = ("js", "py")
+PROGRAMS = ("js", "py", "go", "rust")
 BACKENDS = ("asyncio", "trio")
 DIRECTIONS = ("dials us", "is dialled")
 MIB = 1 << 20
@@ -123,17 +124,23 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.mark.timeout(180)
+@pytest.fixture(autouse=True)
+def installed(cell: Cell) -> None:
+    """Install the peer before the test's time begins to run: Rust compiles for minutes."""
+    try:
+        argv_of(cell.program)
+    except PeerUnavailable as missing:
+        _unavailable(missing)
+
+
+@pytest.mark.timeout(180, func_only=True)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 async def test_case(cell: Cell, backend: str) -> None:
     ours = f"isthmus-{backend}"
-    try:
-        async with launch(cell.program) as theirs, launch(ours) as us:
-            dialer, listener = (theirs, us) if cell.direction == "dials us" else (us, theirs)
-            await cell.check(dialer, listener.addresses[0])
-    except PeerUnavailable as missing:
-        _unavailable(missing)
+    async with launch(cell.program) as theirs, launch(ours) as us:
+        dialer, listener = (theirs, us) if cell.direction == "dials us" else (us, theirs)
+        await cell.check(dialer, listener.addresses[0])
 
 
 def _unavailable(missing: PeerUnavailable) -> None:

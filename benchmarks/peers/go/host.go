@@ -1,0 +1,57 @@
+package main
+
+import (
+	"runtime/debug"
+	"strings"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/host"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/x/rate"
+)
+
+const module = "github.com/libp2p/go-libp2p"
+
+// newHost speaks TCP, Noise and Yamux as go-libp2p has them by default, and nothing else.
+func newHost(listen []string) (host.Host, error) {
+	// The accounting of a usual node without its limits: the tests open 500 streams at once, the
+	// dial bench makes hundreds of connections from one address.
+	resources, err := rcmgr.NewResourceManager(
+		rcmgr.NewFixedLimiter(rcmgr.InfiniteLimits),
+		rcmgr.WithLimitPerSubnet([]rcmgr.ConnLimitPerSubnet{}, []rcmgr.ConnLimitPerSubnet{}),
+		rcmgr.WithConnRateLimiters(&rate.Limiter{}),
+		rcmgr.WithMetricsDisabled(),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return libp2p.New(
+		libp2p.ListenAddrStrings(listen...),
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.ResourceManager(resources),
+		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
+		libp2p.UserAgent("go-libp2p/"+strings.TrimPrefix(version(), "v")),
+		libp2p.DisableRelay(),
+		libp2p.DisableMetrics(),
+		// Said rather than found out: otherwise every node asks AutoNAT.
+		libp2p.ForceReachabilityPublic(),
+	)
+}
+
+// version is that of go-libp2p, such as "v0.51.0".
+func version() string {
+	if build, ok := debug.ReadBuildInfo(); ok {
+		for _, dependency := range build.Deps {
+			if dependency.Path == module {
+				return dependency.Version
+			}
+		}
+	}
+	return "unknown"
+}
