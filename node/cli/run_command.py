@@ -59,18 +59,20 @@ def run(
       isthmus run
       isthmus run --listen /ip4/127.0.0.1/tcp/4001 --ephemeral --json
     """
-    from ...transports.core.multiaddr import Multiaddr
-    from ..daemon import DaemonOptions, serve
+    from ..daemon import EXAMPLE_LISTEN, DaemonOptions, serve
     from ..run import run as run_loop
+    from .addresses import parse_address
+    from .interrupts import end_at_once
 
     options = DaemonOptions(
-        listen=tuple(map(Multiaddr.parse, listen)),
+        listen=tuple(parse_address(each, example=EXAMPLE_LISTEN) for each in listen),
         data_dir=storage.data_dir,
         identity=storage.identity,
         echo=echo,
         perf=perf,
     )
     run_loop(serve, options, _Report(output), backend=backend)
+    end_at_once()
     output.line("stopped")
 
 
