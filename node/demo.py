@@ -35,11 +35,11 @@ MEASURED_SHARE = 0.3
 
 ECHO_BYTES = 32
 
-ECHO_INTERVAL = 0.001
-"""Seconds between two echoes: as a fast mouse reports. Without a pause, bulk would pay for them."""
+MAX_LAG = 0.01
+"""Seconds of echoes that are made up for at once, after a pause of this machine's."""
 
 ECHO_INTERVAL = 0.001
-"""Seconds from one echo to the next, as a fast mouse reports: a flood would cost both cores."""
+"""Seconds between two echoes: as a fast mouse reports. Without a pause, bulk would pay for them."""
 
 RAMP_SHARE = 0.1
 """Of a measurement, that runs before it counts: a stream's window grows meanwhile."""
@@ -349,7 +349,6 @@ async def _echo(stage: Stage, meter: _Meter, ended: anyio.Event) -> None:
     message = bytes(ECHO_BYTES)
     async with await stage.open_stream("other", ECHO_PROTOCOL, Priority.HIGH) as stream:
         due = time.perf_counter()
-        due = time.perf_counter()
         while not ended.is_set():
             started = time.perf_counter()
             await stream.send(message)
@@ -358,11 +357,10 @@ async def _echo(stage: Stage, meter: _Meter, ended: anyio.Event) -> None:
                 missing -= len(await stream.receive(missing))
             now = time.perf_counter()
             meter.times.append(now - started)
-            due = max(due + ECHO_INTERVAL, now)
-            await anyio.sleep(due - now)
-            due = max(due + ECHO_INTERVAL, started)
-            if (wait := due - time.perf_counter()) > 0:
-                await anyio.sleep(wait)
+            # Loops sleep for whole milliseconds, and so too long: the next one makes up for it.
+            due = max(due + ECHO_INTERVAL, now - MAX_LAG)
+            if due > now:
+                await anyio.sleep(due - now)
 
 
 async def _saturate(stage: Stage, meter: _Meter, ended: anyio.Event) -> None:

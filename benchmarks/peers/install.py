@@ -267,10 +267,10 @@ def _copy(files: Sequence[Path], folder: Path) -> None:
         shutil.copyfile(file, folder / file.name)
 
 
-def main() -> int:
-    """Install the peers that the command line names, or all; return 1 if one cannot be had."""
+def main(names: Sequence[str]) -> int:
+    """Install the peers of these names, or all; return 1 if one cannot be had."""
     failed = 0
-    for name in sys.argv[1:] or PROGRAMS:
+    for name in names or PROGRAMS:
         start = time.monotonic()
         try:
             argv = argv_of(name)
@@ -284,4 +284,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

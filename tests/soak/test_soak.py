@@ -27,13 +27,24 @@ pytestmark = [
 ]
 
 MIB = 1 << 20
-PROGRAMS = ("isthmus-asyncio", "isthmus-uvloop", "isthmus-trio")
+PROGRAMS = (
+    "isthmus-uvloop",
+    "isthmus-trio",
+    pytest.param("isthmus-asyncio", marks=pytest.mark.slow),
+)
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """The controller's; isthmus runs in processes of its own, on each event loop."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no tool that measures the tests take memory in the processes that are measured."""
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(params=PROGRAMS)

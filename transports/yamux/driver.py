@@ -57,9 +57,12 @@ WORTH_SENDING = 32_768
 IDLE_SOCKET = 0.0001
 # Bytes that one call hands to the socket before the other tasks of the loop get their turn.
 FLUSH_SIZE = 262_144
-# Seconds that closing waits for what is queued, and then, in the background, for the peer to close:
-# a socket that is closed while bytes still come in resets the path, and our last words are lost.
+# Seconds that closing waits for what is queued.
 CLOSE_TIMEOUT = 1.0
+# Seconds, and round trips if those are more, that it waits for the peer to close, too, in the
+# background: a socket closed while bytes come in resets the path, and our last words are lost.
+LINGER_TIME = 0.3
+LINGER_ROUND_TRIPS = 3
 
 _record_buffer = bytearray(RECORD + 18)
 _record_view = memoryview(_record_buffer)
@@ -569,7 +572,7 @@ class YamuxConnection:
         if self._lingers and self._socket is not None:
             self.wake_writer()
             self._socket.resume_reading()
-            self._reading.deadline = anyio.current_time() + 2 * CLOSE_TIMEOUT
+            self._reading.deadline = anyio.current_time() + 2 * CLOSE_TIMEOUT  # to flush
         else:
             self._reading.cancel()
         if self._timer is not None:
@@ -584,6 +587,9 @@ class YamuxConnection:
     def _end_sending(self) -> None:
         if self._lingers and self._socket is not None:
             self._socket.end_sending()
+            wait = max(LINGER_TIME, LINGER_ROUND_TRIPS * (self._round_trips.mean or 0.0))
+            deadline = anyio.current_time() + min(wait, CLOSE_TIMEOUT)
+            self._reading.deadline = min(self._reading.deadline, deadline)
 
     def _close_if_drained(self) -> None:
         if self._closed is None and not self.machine.streams:

@@ -75,6 +75,36 @@ def test_a_machine_without_npm_says_so(
     assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
+@pytest.mark.parametrize(("peer", "tool"), [("go", "go"), ("rust", "cargo")])
+def test_a_machine_without_a_toolchain_says_which(
+    peer: str, tool: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(PeerUnavailable, match=f"{tool} is not installed") as caught:
+        install.argv_of(peer)
+    assert caught.value.name == peer
+
+
+def test_a_toolchain_that_does_not_work_shows_what_it_said(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "go"
+    broken.write_text("#!/bin/sh\necho no good >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PeerUnavailable, match="no good"):
+        install.argv_of("go")
+
+
+def test_installing_ahead_of_time_lists_what_there_is(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert install.main(["isthmus-trio"]) == 0
+    monkeypatch.setenv("PATH", "")
+    assert install.main(["isthmus-trio", "go"]) == 1
+    assert "go: go is not installed" in capsys.readouterr().out
+
+
 def test_an_installer_that_fails_shows_its_output(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
