@@ -54,13 +54,13 @@ class Seen:
 @pytest.mark.parametrize("is_live", [True, False])
 async def test_the_steps_in_order(anyio_backend_name, is_live):
     seen = Seen(is_live=is_live)
-    async with Stage(seconds=2, arguments=["--json", "--backend", anyio_backend_name]) as stage:
+    async with Stage(seconds=1, arguments=["--json", "--backend", anyio_backend_name]) as stage:
         await perform(STEPS, stage, seen)
     assert seen.begun == list(seen.outcomes) == [step.name for step in STEPS]
     assert seen.outcomes == stage.found
     if is_live:
         assert {name for name, _ in seen.readings} == {"echo", "bulk", "both"}
-        assert all(0 < reading.seconds < 2 for _, reading in seen.readings)
+        assert all(0 < reading.seconds < 1 for _, reading in seen.readings)
     else:
         assert seen.readings == []
     both = stage.found["both"]
