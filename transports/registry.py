@@ -29,15 +29,16 @@ def transports_for(
     *,
     upgrade: UpgradeConfig | None = None,
 ) -> list[Transport]:
-    """Return the transports that objects and names stand for; None stands for TCP alone.
+    """Return the transports that objects and names stand for; None for TCP and WebSocket.
 
     Raw ones get Noise and Yamux with the settings `upgrade`. Raises ConfigError for a name that no
     package has registered, one that does not load, and for what is no transport.
     """
     if specs is None:
         from .tcp import TcpTransport
+        from .websocket.transport import WebSocketTransport
 
-        specs = (TcpTransport(),)
+        specs = (TcpTransport(), WebSocketTransport())
     return [_transport(spec, upgrade) for spec in specs]
 
 
