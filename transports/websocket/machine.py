@@ -37,7 +37,7 @@ MAX_REASON = 200
 """Characters of the library's reason that are told: peers can choose the rest of some."""
 
 # The library would report every connection, which is ours to do.
-_silent = logging.Logger(__name__, logging.CRITICAL)
+_silent = logging.Logger(__name__, logging.CRITICAL)  # noqa: LOG001 - no handler may see it
 
 
 class WebSocketMachine:

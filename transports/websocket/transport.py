@@ -56,7 +56,7 @@ class WebSocketTransport:
         return Endpoint.of(addr) is not None
 
     async def dial_raw(self, addr: Multiaddr) -> ByteStream:
-        """Connect; raises DialError, also for what TLS or HTTP refuse, ConfigError for `ca_file`."""
+        """Connect; raises DialError, also if TLS or HTTP refuse, ConfigError for `ca_file`."""
         endpoint = Endpoint.of(addr)
         if endpoint is None:
             raise DialError(f"{addr} is no WebSocket address")
