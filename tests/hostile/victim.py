@@ -152,7 +152,7 @@ class Victim:
         return [each for each in self.node.connections if each.remote_peer != honest]
 
     def _remains(self) -> dict[str, int]:
-        node, budget = self.node, self.transport._budget
+        node, budget = self.node, self.transport.budget
         tasks = len(anyio.get_running_tasks())
         counts = {
             "connections": len(node._swarm._entries) - 1,

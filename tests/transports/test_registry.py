@@ -53,6 +53,7 @@ def test_default_is_tcp_and_websocket():
     assert all(isinstance(each, Upgraded) for each in transports)
     kinds = [type(each.raw) for each in transports]
     assert kinds == [TcpTransport, WebSocketTransport]
+    assert transports[0].budget is transports[1].budget
 
 
 def test_objects_pass_and_raw_ones_are_upgraded():

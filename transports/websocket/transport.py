@@ -127,7 +127,7 @@ class WebSocketTransport:
         if config.cert_file is None or config.key_file is None:
             raise ConfigError(
                 f"cannot listen on {addr} without a certificate: name its files in the settings"
-                " websocket.cert_file and websocket.key_file"
+                " websocket.cert_file and websocket.key_file (isthmus run: --tls-cert, --tls-key)"
             )
         return Certificate(config.cert_file, config.key_file)
 
