@@ -31,7 +31,7 @@ from .isthmus_bench import BENCHES, open_stream, perf_client, receive_exactly
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from ...transports.core.interfaces import Connection, Stream
+    from ...transports.core.interfaces import Connection, RawTransport, Stream
 
     Command = Callable[..., Awaitable[dict[str, Any]]]
 
@@ -314,7 +314,7 @@ def say(message: dict[str, Any]) -> None:
 async def main(listen: str, websocket: WebSocketConfig) -> None:
     """Serve until stdin ends."""
     config = NodeConfig(serve_perf=True)
-    transports = [TcpTransport(), WebSocketTransport(websocket)]
+    transports: list[RawTransport] = [TcpTransport(), WebSocketTransport(websocket)]
     async with Node(listen=Multiaddr.parse(listen), transports=transports, config=config) as node:
         for protocol, handler in HANDLERS.items():
             node.handle(protocol, handler)
