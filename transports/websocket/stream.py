@@ -136,6 +136,7 @@ class WebSocketStream(FastStream):
                 raise anyio.BrokenResourceError(str(error)) from error
             finally:
                 self._answer()
+                self._hold_if_unread()
             more = all(handler(memoryview(payload)) for payload in payloads)
             return more and not self._machine.has_ended
 
@@ -190,21 +191,27 @@ class WebSocketStream(FastStream):
             self._received.extend(map(bytes, self._machine.receive_data(data)))
         finally:
             # Also what a breach or a refusal leaves: an alert, an HTTP answer, a close frame.
-            await self.wait_writable()
+            self._answer()
+            if self._answers > (MAX_ANSWERS if self._sending.locked() else 0):
+                # Who sends takes a few along; and reading must not wait until all else is sent.
+                await self.wait_writable()
 
     def _answer(self) -> None:
         """Send what receiving has left to say, as far as the socket takes it."""
         answers = self._machine.data_to_send()
-        if not answers and not self._machine.is_last:
-            return
-        self._unsent += answers
-        self._answers += len(answers)
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            if not self._push():
-                self._wake.set()
-                if self._answers > MAX_ANSWERS:
-                    self._is_held = True
-                    self._raw.pause_reading()
+        if answers or self._machine.is_last:
+            self._unsent += answers
+            self._answers += len(answers)
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                self._push()
+
+    def _hold_if_unread(self) -> None:
+        """Read no more while too many answers wait; see to it that they go at last."""
+        if self._answers:
+            self._wake.set()
+        if self._answers > MAX_ANSWERS:
+            self._is_held = True
+            self._raw.pause_reading()
 
     async def _push_answers(self) -> None:
         """Send them once the socket takes them, which nobody else may be waiting for."""
@@ -244,7 +251,9 @@ class WebSocketStream(FastStream):
         machine = self._machine
         machine.close()
         try:
-            await self.wait_writable()
+            # At once, for who may not wait.
+            if not self._push():
+                await self.wait_writable()
             # Read on, so that nothing unread makes the socket reset what was sent last.
             while not (self._has_said_goodbye or self._is_reading or machine.has_ended):
                 await checkpoint()

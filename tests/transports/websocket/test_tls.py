@@ -71,7 +71,7 @@ def test_bad_certificates(authority, why):
     assert "the setting insecure" in str(caught.value)
     assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
     assert not near.is_open
-    with pytest.raises(HandshakeError, match="TLS failed: .*alert"):
+    with pytest.raises(HandshakeError, match=r"TLS failed: .*alert"):
         far.receive_data(near.data_to_send())
 
 
