@@ -55,7 +55,8 @@ class WebSocketStream(FastStream):
     async def open(self) -> None:
         """Run TLS and the HTTP upgrade; the caller bounds the time.
 
-        Raises HandshakeError if the peer fails it, EndOfStream or BrokenResourceError if it goes.
+        Raises HandshakeError if the peer fails it, RemoteProtocolError for a breach right behind,
+        EndOfStream or BrokenResourceError if the peer goes.
         """
         await self.wait_writable()
         while not self._machine.is_open:

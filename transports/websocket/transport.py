@@ -15,6 +15,7 @@ from ..core.errors import (
     DialError,
     DialTimeout,
     HandshakeError,
+    RemoteProtocolError,
 )
 from ..core.interfaces import RawListener, Side
 from ..tcp import TcpTransport
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What a peer can make of a handshake.
-_FAILURES = (HandshakeError, anyio.EndOfStream, anyio.BrokenResourceError)
+# What a peer can make of a handshake: a breach may come with the last bytes of it.
+_REFUSALS = (HandshakeError, RemoteProtocolError)
+_FAILURES = (*_REFUSALS, anyio.EndOfStream, anyio.BrokenResourceError)
 
 
 class WebSocketTransport:
@@ -68,7 +70,7 @@ class WebSocketTransport:
         except TimeoutError:
             why = f"{addr} did not finish TLS and HTTP within {limit:g} s"
             raise DialTimeout(f"{why} (setting: websocket.handshake_timeout)") from None
-        except HandshakeError as error:
+        except _REFUSALS as error:
             raise DialError(f"cannot connect to {addr}: {error}") from error
         except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
             why = "the server hung up during the WebSocket handshake"

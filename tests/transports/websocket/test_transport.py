@@ -20,7 +20,7 @@ from .places import (
     read_to_end,
     serving,
 )
-from .wire import ANSWER, REQUEST
+from .wire import ANSWER, REQUEST, TEXT, frame
 
 # Addresses and listening
 
@@ -180,6 +180,17 @@ async def test_a_plain_get_is_told_to_upgrade():
         with anyio.fail_after(PATIENCE):
             while served.listener.pending:
                 await anyio.lowlevel.checkpoint()
+        assert served.listener.failed == 1
+
+
+@pytest.mark.parametrize("behind", [frame(TEXT, b"x"), b"garbage"])
+async def test_a_breach_right_behind_the_request_ends_that_connection_alone(behind):
+    async with serving() as served:
+        raw = await below(served)
+        await raw.send(REQUEST + behind)
+        assert (await read_to_end(raw)).startswith(b"HTTP/1.1 101 ")
+        async with await quiet_dialer().dial_raw(served.address) as stream:
+            await echoed(stream)
         assert served.listener.failed == 1
 
 
