@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import click
 
 from . import harness, hotspots
 from .floors import judge
-from .questions import BASELINES, GROUPS, PEERS, QUICK, Work
+from .questions import BASELINES, GROUPS, PEERS, QUICK, USUAL_GROUPS, Work
 from .report import draw, markdown, verdict_json
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _names_of(
 @click.option(
     "--only",
     callback=_names_of(GROUPS),
-    default=",".join(GROUPS),
+    default=",".join(USUAL_GROUPS),
     show_default=True,
     help="What is asked.",
 )
@@ -83,6 +84,12 @@ def bench(
     Blocking sockets, the cipher alone, isthmus, js-libp2p and py-libp2p do the same work, each as
     two processes on loopback; the foreign ones are installed on first use. A full run takes half an
     hour, on a machine that does nothing else.
+
+    \b
+    Examples:
+      isthmus bench --quick --no-lab
+      isthmus bench --only echo,dials --peers uvloop,js --rounds 7
+      isthmus bench --json after.json --profile
     """
     plan = harness.Plan(
         subjects=harness.chosen(peers, BASELINES),
@@ -130,12 +137,18 @@ def showing() -> Iterator[Callable[[Progress], None]]:
         yield show_line
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.description}", markup=False),
+    )
+    started = time.monotonic()
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("")
+        task = bars.add_task("", left="")
 
         def show(progress: Progress) -> None:
             bars.update(
@@ -143,9 +156,21 @@ def showing() -> Iterator[Callable[[Progress], None]]:
                 completed=progress.done,
                 total=progress.total,
                 description=progress.what,
+                left=time_left(progress.done, progress.total, time.monotonic() - started),
             )
 
         yield show
+
+
+def time_left(done: int, total: int, seconds: float) -> str:
+    """Return how long the rest takes if it goes on as so far; empty while nobody can know.
+
+    Steps take from a second to half a minute, so the mean of all says more than the last ones.
+    """
+    if not done:
+        return ""
+    left = round(seconds / done * (total - done))
+    return f"{left // 60}:{left % 60:02} left, {done / seconds * 60:.0f} a minute"
 
 
 async def _profile(plan: Plan, results: Results) -> None:

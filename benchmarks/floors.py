@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from . import idle
 from .link import CONGESTION, PLAIN, question_name
 from .questions import AEAD, throughput_name
 from .results import Measure, Phase, Series
@@ -57,6 +58,8 @@ class Bound:
     sense: Sense
     floor: Limit | None
     target: Limit | None
+    prototype: str = ""
+    """What a throw-away prototype of the design reached, on another day of a like machine."""
     decides: bool = True
 
 
@@ -109,7 +112,7 @@ def _judge(results: Results, bound: Bound) -> Verdict:
 
 def all_bounds() -> list[Bound]:
     """Return every floor and target that the harness measures."""
-    return [*_throughput(), *_latency(), *_beside(), *_link()]
+    return [*_throughput(), *_latency(), *_beside(), *_idle(), *_link()]
 
 
 def _throughput() -> Iterator[Bound]:
@@ -119,6 +122,7 @@ def _throughput() -> Iterator[Bound]:
         ("py", Limit(7), Limit(9)),
         (AEAD, Limit(0.38), Limit(0.5)),
     )
+    prototypes = {("js", "up", 1): "5.7x-6.1x", (AEAD, "up", 1): "0.50x"}
     for phase in Phase:
         for streams in (1, 10):
             for direction in ("up", "down"):
@@ -133,6 +137,7 @@ def _throughput() -> Iterator[Bound]:
                         sense=Sense.AT_LEAST,
                         floor=floor,
                         target=target,
+                        prototype=prototypes.get((other, direction, streams), ""),
                         decides=phase is Phase.COLD,
                     )
 
@@ -147,9 +152,10 @@ def _latency() -> Iterator[Bound]:
             sense=Sense.AT_MOST,
             floor=Limit(1.9),
             target=Limit(1.5),
+            prototype="1.6x-1.8x",
             decides=decides,
         )
-        for question in ("streams", "dials"):
+        for question, prototype in (("streams", "6.2x-10.7x"), ("dials", "9x, no Yamux")):
             yield Bound(
                 title=f"{question} a second, {phase}: of js's",
                 measure=Measure(OURS, question, phase, "per_second"),
@@ -157,6 +163,7 @@ def _latency() -> Iterator[Bound]:
                 sense=Sense.AT_LEAST,
                 floor=Limit(5),
                 target=Limit(8),
+                prototype=prototype,
                 decides=decides,
             )
 
@@ -175,6 +182,7 @@ def _beside() -> Iterator[Bound]:
             sense=Sense.AT_MOST,
             floor=Limit(2.5, least=1000),
             target=Limit(0, plus=600),
+            prototype="465-583 us",
         )
         yield Bound(
             title=f"bulk beside HIGH echo, loopback{suffix}: of alone",
@@ -183,8 +191,20 @@ def _beside() -> Iterator[Bound]:
             sense=Sense.AT_LEAST,
             floor=Limit(0.85),
             target=None,
+            prototype="0.84x-0.94x",
             decides=question == "beside",
         )
+
+
+def _idle() -> Iterator[Bound]:
+    yield Bound(
+        title="KiB of a connection held idle: of js's",
+        measure=Measure(OURS, idle.QUESTION, Phase.WARM, idle.FIGURE),
+        reference=Measure("js", idle.QUESTION, Phase.WARM, idle.FIGURE),
+        sense=Sense.AT_MOST,
+        floor=Limit(0, plus=60),
+        target=Limit(0, plus=40),
+    )
 
 
 def _link() -> Iterator[Bound]:
@@ -198,6 +218,7 @@ def _link() -> Iterator[Bound]:
             sense=Sense.AT_MOST,
             floor=Limit(1, plus=15_000),
             target=Limit(1, plus=13_000),
+            prototype="idle + 8 to 13 ms",
         )
         yield Bound(
             title=f"bulk beside HIGH echo, 20 Mbit/s, {congestion}: of a TCP copy",
@@ -206,4 +227,5 @@ def _link() -> Iterator[Bound]:
             sense=Sense.AT_LEAST,
             floor=Limit(0.9),
             target=Limit(0.95),
+            prototype="0.93x-0.94x",
         )

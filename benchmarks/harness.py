@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from . import environment, link
+from . import environment, idle, link
 from .peers.control import running
 from .peers.errors import PeerProgramError
 from .questions import SUBJECTS, Question, Step, Subject, Work, questions
@@ -42,12 +42,18 @@ class Plan:
     def steps_of_a_round(self, subjects: Sequence[Subject]) -> int:
         """Return how many answers one round asks for, to tell how far a run is."""
         asked = sum(len(self.askable(question, subjects)) for question in self.questions())
-        return asked + ("link" in self.groups)
+        return asked + len(self.held(subjects)) + ("link" in self.groups)
 
     def questions(self) -> list[Question]:
         """Return the questions on loopback; the cipher's is the yardstick of throughput."""
         groups = self.groups | {"aead"} if "throughput" in self.groups else self.groups
         return [question for question in questions(self.work) if question.group in groups]
+
+    def held(self, subjects: Sequence[Subject]) -> list[Subject]:
+        """Return to whom idle connections are held."""
+        if "idle" not in self.groups or idle.missing():
+            return []
+        return [subject for subject in subjects if "idle" in subject.groups]
 
     def askable(self, question: Question, subjects: Sequence[Subject]) -> list[Subject]:
         """Return who of the subjects can answer the question."""
@@ -93,6 +99,10 @@ async def run(plan: Plan, results: Results, on_progress: Callable[[Progress], No
                 for found in await ask(subject, question, number, results.versions):
                     results.add(found)
                 done += 1
+        for subject in plan.held(subjects):
+            show(f"{idle.TITLE}, {subject.title}")
+            results.add(await idle.ask(subject, number, plan.work.idle_connections))
+            done += 1
         if "link" in plan.groups:
             names = [subject.name for subject in subjects]
             show("the lab's link")

@@ -52,6 +52,9 @@ class Work:
     link_seconds: float = 6.0
     """The same on the lab's link, where an echo takes 20 ms: some 200 samples."""
 
+    idle_connections: int = 1000
+    """Held at once, besides a first hundred."""
+
     def as_numbers(self) -> dict[str, float]:
         """Return all of it by name."""
         return {name: float(value) for name, value in asdict(self).items()}
@@ -65,6 +68,7 @@ QUICK = Work(
     streams=100,
     dials=20,
     beside_seconds=0.5,
+    idle_connections=100,
     link_seconds=2.0,
 )
 """Enough to see that it works, too little to judge by."""
@@ -116,7 +120,7 @@ class Subject:
         return [sys.executable, "-m", "isthmus.benchmarks.baselines", self.name]
 
 
-_PEER_GROUPS = frozenset({"throughput", "echo", "streams", "dials", "beside", "flood"})
+_PEER_GROUPS = frozenset({"throughput", "echo", "streams", "dials", "beside", "flood", "idle"})
 _SOCKET_GROUPS = frozenset({"throughput", "echo"})
 
 SUBJECTS = {
@@ -143,7 +147,8 @@ SUBJECTS = {
             name="py",
             title="py-libp2p",
             program="py",
-            groups=_PEER_GROUPS,
+            # It refuses a second connection of one peer.
+            groups=_PEER_GROUPS - {"idle"},
             # It waits 350 ms in every dial, so the count changes nothing but the time it takes.
             fewer={"dials": 10},
         ),
@@ -154,7 +159,7 @@ SUBJECTS = {
 BASELINES = ("raw", "bare", "aead")
 """Asked in every run, whichever peers are chosen."""
 PEERS = tuple(name for name in SUBJECTS if name not in BASELINES)
-GROUPS = ("throughput", "echo", "streams", "dials", "beside", "link", "flood")
+GROUPS = ("throughput", "echo", "streams", "dials", "beside", "idle", "link", "flood")
 USUAL_GROUPS = GROUPS[:-1]
 """What is asked unless told otherwise."""
 

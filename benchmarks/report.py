@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import idle
 from .floors import judge
 from .link import CONGESTION, PLAIN, question_name
 from .questions import SUBJECTS, Work, questions
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .results import Results, Series
 
 NOTHING = "-"
-UNITS = {"mb_s": "MB/s", "us": "us", "per_second": "per s"}
+UNITS = {"mb_s": "MB/s", "us": "us", "per_second": "per s", "kib_each": "KiB"}
 LINK_FIGURES = ("idle_p50_us", "idle_p99_us", "p50_us", "p99_us", "bulk_mb_s")
 FAILURES_SHOWN = 20
 """Lines of failures: more of them repeat one another."""
@@ -127,6 +128,7 @@ def _lines() -> Iterable[tuple[str, str, Phase, str]]:
         for figure in question.figures:
             for phase in phases:
                 yield question.title, question.name, phase, figure
+    yield idle.TITLE, idle.QUESTION, Phase.WARM, idle.FIGURE
     for congestion in CONGESTION:
         for figure in LINK_FIGURES:
             title = f"HIGH beside LOW, 20 Mbit/s, {congestion}"
@@ -142,11 +144,20 @@ def _verdicts(results: Results) -> Table:
             _ratio(verdict),
             _held(verdict, verdict.bound.floor, held=verdict.floor_held),
             _held(verdict, verdict.bound.target, held=verdict.target_held),
+            verdict.bound.prototype or NOTHING,
         ]
         for verdict in judge(results)
         if verdict.value is not None
     ]
-    header = ["bound", "isthmus", "reference", "ratio (min..max)", "floor", "target"]
+    header = [
+        "bound",
+        "isthmus",
+        "reference",
+        "ratio (min..max)",
+        "floor",
+        "target",
+        "a prototype",
+    ]
     return Table("Floors and targets, isthmus on uvloop", header, rows)
 
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from ..transports.core.errors import ConfigError, StoreError, unwrap_group
+from ..transports.core.errors import AddressError, ConfigError, StoreError, unwrap_group
 from ..transports.core.interfaces import Priority
 from ..transports.core.keys import PrivateKey
 from ..transports.core.multiaddr import Multiaddr
 from .config import NodeConfig
 from .interfaces import interface_addresses
-from .keystore import DataDir, load_or_create
+from .keystore import DataDir, explained, load_or_create
 from .node import Node
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .events import EventReader, NodeEvent
 
 ECHO_PROTOCOL = "/echo/1.0.0"
+
+EXAMPLE_LISTEN = "/ip4/0.0.0.0/tcp/4001"
 
 PORT_FILE = "port"
 
@@ -232,6 +234,8 @@ def _explained(listening: _Listening) -> Iterator[None]:
     """Add what to do to the error of an address that cannot be bound."""
     try:
         yield
+    except AddressError as error:
+        raise AddressError(f"{error}; one to listen on looks like {EXAMPLE_LISTEN}") from error
     except OSError as error:
         advice = _CANNOT_BIND.get(error.errno or 0)
         if advice is None:
@@ -253,31 +257,34 @@ def _has_ipv6() -> bool:
 
 def _kept_port(path: Path, versions: Sequence[int] | dict[int, str]) -> int:
     """Return the port in the file, or choose one and keep it there."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(16)
-    except FileNotFoundError:
+    with explained(path):
+        text = _read_port(path)
+    if text is None:
         port = _free_port(versions)
-        _keep(path, port)
+        with explained(path):
+            _keep(path, port)
         return port
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
     if text.strip().isdigit() and 0 < int(text) < 65_536:
         return int(text)
     raise StoreError(f"{path}: not a port number; remove the file to be given a new one")
 
 
+def _read_port(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except FileNotFoundError:
+        return None
+
+
 def _keep(path: Path, port: int) -> None:
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        try:
-            part.write_bytes(b"%d\n" % port)
-            os.replace(part, path)
-        finally:
-            with suppress(FileNotFoundError):
-                part.unlink()
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
+        part.write_bytes(b"%d\n" % port)
+        os.replace(part, path)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
 
 
 def _free_port(versions: Sequence[int] | dict[int, str]) -> int:

@@ -51,7 +51,12 @@ def parse_target(to: Destination) -> Target:
         return _target((to,))
     if isinstance(to, str):
         if not to.startswith("/"):
-            return Target(PeerId.parse(to))
+            try:
+                return Target(PeerId.parse(to))
+            except AddressError as error:
+                example = "/ip4/192.0.2.7/tcp/4001"
+                why = f"{to!r} is neither a peer id nor an address such as {example}: {error}"
+                raise AddressError(why) from error
         return _target((Multiaddr.parse(to),))
     return _target([each if isinstance(each, Multiaddr) else Multiaddr.parse(each) for each in to])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
 KEY_FILE = "identity.key"
 LOCK_FILE = "lock"
 
+_ELSEWHERE = "see --data-dir, --identity and --ephemeral"
+
+_ADVICE = {
+    errno.EACCES: f"this account may not use it; {_ELSEWHERE}",
+    errno.EPERM: f"this account may not use it; {_ELSEWHERE}",
+    errno.EROFS: f"nothing can be kept there; {_ELSEWHERE}",
+    errno.ENOSPC: f"make room, or {_ELSEWHERE}",
+    errno.EDQUOT: f"make room, or {_ELSEWHERE}",
+    errno.EFBIG: f"make room, or {_ELSEWHERE}",
+    errno.ENOTDIR: f"a file stands where a directory should be; {_ELSEWHERE}",
+    errno.EEXIST: f"a file stands where a directory should be; {_ELSEWHERE}",
+    errno.ENOENT: f"no directory can be made there; {_ELSEWHERE}",
+}
+"""What to do about a file or directory that the system does not let this program use."""
+
 MAX_KEY_BYTES = 16 * 1024
 """A private key of RSA-8192, the largest kind that libp2p knows, takes 5 KiB."""
 
@@ -29,7 +45,7 @@ def load_or_create(path: Path) -> PrivateKey:
     The file holds libp2p's private key message and is readable by its owner alone (0600), in a
     directory of the owner's (0700). Raises StoreError, with what to do, if it is anything else.
     """
-    with _explained(path):
+    with explained(path):
         try:
             return _load(path)
         except FileNotFoundError:
@@ -56,7 +72,7 @@ class DataDir:
 
     def __enter__(self) -> DataDir:
         lock_path = self.path / LOCK_FILE
-        with _explained(lock_path):
+        with explained(lock_path):
             _create_parent(self.path)
             lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -92,12 +108,27 @@ class DataDir:
         os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
 
 
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError into a StoreError that names the file and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0)
+        why = error.strerror or str(error)
+        raise StoreError(f"{path}: {why}{f': {advice}' if advice else ''}") from error
+
+
 def _load(path: Path) -> PrivateKey:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise StoreError(f"{path}: the identity key must be a regular file")
+            what = "a directory" if stat.S_ISDIR(status.st_mode) else "none"
+            raise StoreError(
+                f"{path}: the identity key must be a regular file, and this is {what};"
+                " move it away, or use --data-dir or --ephemeral"
+            )
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise StoreError(
                 f"{path}: others can read or change this private key; run: chmod 600 {path}"
@@ -110,7 +141,10 @@ def _load(path: Path) -> PrivateKey:
     try:
         return PrivateKey.from_protobuf(data)
     except P2PError as error:
-        raise StoreError(f"{path}: not a private key: {error}") from error
+        raise StoreError(
+            f"{path}: not a private key: {error}; if it was one, put a copy of it back,"
+            " or remove the file to be someone new"
+        ) from error
 
 
 def _create(path: Path, data: bytes) -> bool:
@@ -135,11 +169,3 @@ def _create(path: Path, data: bytes) -> bool:
 def _create_parent(path: Path) -> None:
     if not path.is_dir():
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error

@@ -119,8 +119,9 @@ class TcpTransport:
             sock.close()
             raise OSError(error.errno, f"cannot listen on {addr}: {error.strerror}") from error
         host, port = sock.getsockname()[:2]
-        self._listening.append((family, host, port))
-        return TcpListener(sock)
+        bound = (family, host, port)
+        self._listening.append(bound)
+        return TcpListener(sock, on_close=lambda: self._listening.remove(bound))
 
     async def _connect(
         self, family: socket.AddressFamily, target: tuple[object, ...], *, reuse_port: bool
@@ -152,8 +153,9 @@ class TcpTransport:
 class TcpListener(RawListener):
     """A listening socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, on_close: Callable[[], None]) -> None:
         self._socket = sock
+        self._on_close = on_close
         self._closed = False
         self._address = _multiaddr(sock.getsockname())
 
@@ -193,6 +195,7 @@ class TcpListener(RawListener):
         """Stop listening; connections that came in stay."""
         if not self._closed:
             self._closed = True
+            self._on_close()
             notify_closing(self._socket)
             self._socket.close()
 

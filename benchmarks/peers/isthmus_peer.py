@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import random
@@ -13,12 +14,13 @@ import struct
 import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 
-from ...node.config import NodeConfig
+from ...node.config import LimitsConfig, NodeConfig
 from ...node.node import Node
 from ...node.protocols.ping import ping
 from ...transports.core.errors import P2PError, unwrap_group
@@ -26,7 +28,7 @@ from ...transports.core.multiaddr import Multiaddr
 from ...transports.tcp import TcpTransport
 from ...transports.websocket.config import WebSocketConfig
 from ...transports.websocket.transport import WebSocketTransport
-from .isthmus_bench import BENCHES, open_stream, perf_client, receive_exactly
+from .isthmus_bench import BENCHES, BLOCK, open_stream, perf_client, receive_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -40,11 +42,16 @@ SINK = "/isthmus-test/sink/1.0.0"
 SLOW = "/isthmus-test/slow/1.0.0"
 RESET = "/isthmus-test/reset/1.0.0"
 ONE = "/isthmus-test/one/1.0.0"
+PAUSING = "/isthmus-test/pausing/1.0.0"
 # The slow reader: seconds before it reads at all, then bytes a tick.
 SLOW_START = 0.3
 SLOW_BYTES = 65_536
 SLOW_TICK = 0.005
+# The pausing reader.
+PAUSE_BYTES = 32 << 20
+PAUSE = 0.1
 PAYLOAD = 1024
+MANY = 16_384
 LARGEST_CHUNK = 98_304
 
 
@@ -80,6 +87,17 @@ async def slow(stream: Stream) -> None:
         await stream.send(struct.pack(">Q", count) + digest.digest())
 
 
+async def pausing(stream: Stream) -> None:
+    """Count what comes, as a fast reader that stops now and then; answer the count."""
+    count, pause_at = 0, PAUSE_BYTES
+    async for data in stream:
+        count += len(data)
+        if count >= pause_at:
+            pause_at += PAUSE_BYTES
+            await anyio.sleep(PAUSE)
+    await stream.send(struct.pack(">Q", count))
+
+
 async def reset(stream: Stream) -> None:
     """Reset the stream after its first byte."""
     await stream.receive(1)
@@ -91,7 +109,14 @@ async def one(stream: Stream) -> None:
     await stream.send(await stream.receive(1))
 
 
-HANDLERS = {ECHO: echo, SINK: sink, SLOW: slow, RESET: reset, ONE: one}
+HANDLERS = {
+    ECHO: echo,
+    SINK: sink,
+    SLOW: slow,
+    PAUSING: pausing,
+    RESET: reset,
+    ONE: one,
+}
 
 
 # The commands.
@@ -110,6 +135,38 @@ async def disconnect(node: Node, *, address: str) -> dict[str, Any]:
     connection = await node.connect(address)
     await connection.aclose()
     return {"closed": 1}
+
+
+async def hold(node: Node, *, address: str, count: int = 1000) -> dict[str, Any]:
+    """Open connections of their own to an address, and leave them alone while the program runs."""
+    for _ in range(count):
+        await node.connect(address, fresh=True)
+    return {"held": count}
+
+
+async def pausing_command(node: Node, *, address: str, **options: int) -> dict[str, Any]:
+    """Send bytes as fast as they are taken, to a reader that pauses."""
+    left = _size(options)
+    connection = await node.connect(address)
+    async with await open_stream(node, connection, PAUSING) as stream:
+        while left:
+            size = min(left, len(BLOCK))
+            await stream.send(BLOCK[:size])
+            left -= size
+        await stream.send_eof()
+        (count,) = struct.unpack(">Q", await receive_exactly(stream, 8))
+    return {"bytes": count}
+
+
+async def census(node: Node) -> dict[str, Any]:
+    """Count what a leak would make more of in this process."""
+    gc.collect()
+    return {"objects": len(gc.get_objects()), **_held()}
+
+
+def _held() -> dict[str, int]:
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return {"descriptors": len(list(Path("/proc/self/fd").iterdir())), "rss": pages * 4096}
 
 
 async def identify(node: Node, *, address: str) -> dict[str, Any]:
@@ -257,6 +314,9 @@ async def perf(
 COMMANDS: dict[str, Command] = {
     "connect": connect,
     "disconnect": disconnect,
+    "hold": hold,
+    "pausing": pausing_command,
+    "census": census,
     "identify": identify,
     "ping": ping_command,
     "echo": echo_command,
@@ -313,7 +373,9 @@ def say(message: dict[str, Any]) -> None:
 
 async def main(listen: str, websocket: WebSocketConfig) -> None:
     """Serve until stdin ends."""
-    config = NodeConfig(serve_perf=True)
+    # All connections of a test come from one host, and often from one peer.
+    limits = LimitsConfig(connections=MANY, connections_per_peer=MANY)
+    config = NodeConfig(limits=limits, serve_perf=True)
     transports: list[RawTransport] = [TcpTransport(), WebSocketTransport(websocket)]
     async with Node(listen=Multiaddr.parse(listen), transports=transports, config=config) as node:
         for protocol, handler in HANDLERS.items():

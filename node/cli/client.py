@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-import anyio
-import click
-
-from ...transports.core.errors import AddressError, SelfDial, unwrap_group
+from ...transports.core.errors import AddressError, SelfDial, StoreError
 from ...transports.core.keys import PrivateKey
 from ...transports.core.peer_id import PeerId
 from ..config import NodeConfig
 from ..dialing import parse_target
-from ..keystore import DataDir, load_or_create
+from ..keystore import DataDir, explained, load_or_create
 from ..node import Node
 from ..printable import printable
 from ..run import run
+from .addresses import EXAMPLE_ADDRESS, parse_address
+from .interrupts import interruptible
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from ...transports.core.interfaces import Connection
     from ..dialing import Target
     from .options import StorageOptions
 
 Result = TypeVar("Result")
-
-INTERRUPTED = 130
-"""The exit code of a program that Ctrl-C ended: 128 + SIGINT."""
-
-EXAMPLE_ADDRESS = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW..."
 
 
 def call(
@@ -58,25 +51,27 @@ def call(
 
 def client_key(storage: StorageOptions) -> PrivateKey:
     """Return the key of the file named, else of the data directory, else a new one."""
-    if storage.identity is not None:
-        if not storage.identity.exists():
-            raise FileNotFoundError(2, "no such key file", str(storage.identity))
-        return load_or_create(storage.identity)
-    if storage.data_dir is not None:
+    path = storage.identity
+    if path is None and storage.data_dir is not None:
         path = DataDir(storage.data_dir).key_path
-        if path.exists():
-            return load_or_create(path)
+    if path is None:
+        return PrivateKey.generate()
+    with explained(path):
+        is_there = path.exists()
+    if is_there:
+        return load_or_create(path)
+    if storage.identity is not None:
+        raise StoreError(f"{path}: no such key file; 'isthmus id --identity {path}' makes one")
     return PrivateKey.generate()
 
 
 def _parse(address: str) -> Target:
-    shown = printable(address)
     try:
         target = parse_target(address)
-    except AddressError as error:
-        why = str(error) if address.startswith("/") else f"{shown!r} is no multiaddr"
-        raise AddressError(f"{why}; an address looks like {EXAMPLE_ADDRESS}") from error
+    except AddressError:
+        target = parse_target(parse_address(address))
     if not target.addresses:
+        shown = printable(address)
         raise AddressError(f"{shown} says who, not where; an address looks like {EXAMPLE_ADDRESS}")
     return target
 
@@ -88,15 +83,14 @@ def _connected(
     config: NodeConfig,
 ) -> Callable[[], Awaitable[Result]]:
     async def attempt(identity: PrivateKey) -> Result:
-        async with Node(identity=identity, config=config) as node:
-
-            async def body() -> Result:
+        # Ctrl-C cancels the work alone, so that the node stops in order.
+        async with interruptible() as work, Node(identity=identity, config=config) as node:
+            with work:
                 # Not the loop's clock: uvloop's counts milliseconds.
                 started = time.perf_counter()
                 connection = await node.connect(address)
                 return await use(connection, time.perf_counter() - started)
-
-            return await _until_interrupted(body)
+        raise AssertionError("unreachable: whoever is interrupted raises Exit")
 
     async def main() -> Result:
         try:
@@ -106,20 +100,3 @@ def _connected(
             return await attempt(PrivateKey.generate())
 
     return main
-
-
-async def _until_interrupted(body: Callable[[], Awaitable[Result]]) -> Result:
-    """Return what `body` does; Ctrl-C cancels that alone, so that the node stops in order."""
-    with unwrap_group(), anyio.open_signal_receiver(signal.SIGINT) as signals:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_on, signals, tasks.cancel_scope)
-            result = await body()
-            tasks.cancel_scope.cancel()
-            return result
-    raise click.exceptions.Exit(INTERRUPTED)
-
-
-async def _cancel_on(signals: AsyncIterable[signal.Signals], scope: anyio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
-        return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,9 +15,11 @@ from ...transports.core.errors import (
     NoTransport,
     P2PError,
     PeerIdMismatch,
+    RemoteProtocolError,
     SelfDial,
 )
 from ..printable import printable
+from .addresses import EXAMPLE_ADDRESS
 
 if TYPE_CHECKING:
     from ...transports.core.errors import FailedAttempt
@@ -41,11 +44,25 @@ _HOW_TO_SERVE = {
     "/perf/1.0.0": "; a node of isthmus does if it is started with: isthmus run --perf",
 }
 
+_NO_NODE = "is it a libp2p node that listens there?"
+
 _ADVICE = {
     errno.ECONNREFUSED: "nothing listens there",
     errno.ENETUNREACH: "this machine has no network that leads there",
     errno.EHOSTUNREACH: "no machine answers there",
+    errno.EADDRNOTAVAIL: "this machine has no address of this kind to call from",
+    errno.EAFNOSUPPORT: "this machine has no addresses of this kind",
+    errno.ECONNRESET: _NO_NODE,
+    errno.EPIPE: _NO_NODE,
 }
+
+_NAME_ADVICE = {
+    socket.EAI_NONAME: "is it spelled right?",
+    socket.EAI_AGAIN: "no name server answers; is this machine on a network?",
+}
+"""The same for names that cannot be resolved; these numbers are not the system's."""
+
+_LATE = ": is that machine on, and does a firewall let this port through?"
 
 _SILENT: dict[type[BaseException], str] = {
     anyio.EndOfStream: "the peer ended the stream too early",
@@ -70,6 +87,8 @@ def _sentence(error: BaseException) -> str:
         return _dial(error)
     if isinstance(error, NegotiationError):
         return _negotiation(error)
+    if isinstance(error, NoTransport):
+        return f"{error}; an address that it can use looks like {EXAMPLE_ADDRESS}"
     if isinstance(error, OSError):
         return _os_error(error)
     return str(error) or _SILENT.get(type(error), type(error).__name__)
@@ -89,25 +108,39 @@ def _dial(error: DialError) -> str:
         return str(error)
     if len(attempts) == 1:
         attempt = attempts[0]
-        return f"cannot connect to {attempt.address}: {_cause(attempt)}"
+        advice = _LATE if isinstance(attempt.cause, DialTimeout) else ""
+        return f"cannot connect to {attempt.address}: {_cause(attempt)}{advice}"
     tried = "; ".join(f"{attempt.address}: {_cause(attempt)}" for attempt in attempts)
     return f"cannot connect by any of {len(attempts)} addresses: {tried}"
 
 
 def _cause(attempt: FailedAttempt) -> str:
     cause = attempt.cause
-    if isinstance(cause, (NoTransport, PeerIdMismatch, DialTimeout)):
+    if isinstance(cause, (NoTransport, DialTimeout)):
         return str(cause)
+    if isinstance(cause, PeerIdMismatch):
+        return f"{cause}: has it a new key, or is the address old?"
     if isinstance(cause, OSError):
         return _os_error(cause)
-    system = cause.__cause__
-    if isinstance(cause, DialError) and isinstance(system, OSError):
-        advice = _ADVICE.get(system.errno or 0)
-        if advice is not None:
-            return f"{_os_error(system)}: {advice}"
-        return str(cause).removeprefix(f"cannot connect to {attempt.address}: ")
+    if isinstance(cause, DialError) and not cause.attempts:
+        return _one_dial(cause, str(attempt.address))
     text = _sentence(cause)
+    if isinstance(cause, (RemoteProtocolError, NegotiationError)):
+        return f"what answers there does not speak libp2p as isthmus does: {text}"
     return text if attempt.phase == "connect" else f"the {attempt.phase} failed: {text}"
+
+
+def _one_dial(error: DialError, address: str) -> str:
+    text = str(error).removeprefix(f"cannot connect to {address}: ").removeprefix(f"{address} ")
+    cause = error.__cause__
+    advice = None
+    if isinstance(cause, socket.gaierror):
+        advice = _NAME_ADVICE.get(cause.errno or 0)
+    elif isinstance(cause, OSError):
+        text, advice = _os_error(cause), _ADVICE.get(cause.errno or 0)
+    elif isinstance(cause, anyio.BrokenResourceError):
+        advice = _NO_NODE
+    return f"{text}: {advice}" if advice is not None else text
 
 
 def _os_error(error: OSError) -> str:

@@ -26,12 +26,18 @@ def show_id(*, storage: StorageOptions, output: Output) -> None:
     """
     from ...transports.core.keys import PrivateKey
     from ...transports.core.peer_id import PeerId
-    from ..keystore import DataDir, load_or_create
+    from ..keystore import DataDir, explained, load_or_create
+    from .interrupts import raise_keyboard_interrupt
 
     path = storage.identity
     if path is None and storage.data_dir is not None:
         path = DataDir(storage.data_dir).key_path
-    is_new = path is None or not path.exists()
+    is_new = path is None
+    if path is not None:
+        with explained(path):
+            is_new = not path.exists()
+    # Nothing is left behind if it is interrupted while it makes a key.
+    raise_keyboard_interrupt()
     key = PrivateKey.generate() if path is None else load_or_create(path)
     peer_id = PeerId.from_public_key(key.public_key)
     key_path = None if path is None else str(path.absolute())

@@ -56,13 +56,13 @@ def storage_options(command: Function) -> Function:
         metavar="DIR",
         envvar="ISTHMUS_DATA_DIR",
         show_envvar=True,
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         help="Where the key, the port and the lock are kept. Default: the platform's place.",
     )
     @click.option(
         "--identity",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         help="Use the key in this file.",
     )
     @click.option("--ephemeral", is_flag=True, help="Keep nothing on disk; use a new key.")

@@ -37,8 +37,8 @@ class Output:
 
     @property
     def is_live(self) -> bool:
-        """Say whether a person watches, so that progress is worth drawing."""
-        return not self.as_json and sys.stdout.isatty()
+        """Say whether a person watches, on a terminal that can draw, so that progress is shown."""
+        return not self.as_json and sys.stdout.isatty() and not _is_dumb()
 
     def result(self, value: Mapping[str, Any]) -> None:
         """Write one object, if programs read; only ASCII, so no text in it steers a terminal."""
@@ -52,11 +52,11 @@ class Output:
 
     def notice(self, text: str) -> None:
         """Write one line to the standard error, whoever reads."""
-        click.echo(f"isthmus: {text}", err=True, color=_color())
+        click.echo(f"isthmus: {text}", err=True, color=color())
 
     def _write(self, text: str) -> None:
         try:
-            click.echo(text, color=_color())
+            click.echo(text, color=color())
         except OSError as error:
             discard_stdout()
             if isinstance(error, BrokenPipeError):
@@ -102,6 +102,12 @@ class _PrintableFormatter(logging.Formatter):
         return printable_lines(super().formatException(ei))
 
 
-def _color() -> bool | None:
-    # https://no-color.org: any value but the empty one.
-    return False if os.environ.get("NO_COLOR") else None
+def color() -> bool | None:
+    """Return False where no colours are wanted, else None: wherever there is a terminal."""
+    # https://no-color.org: any value but the empty one. Otherwise click asks whether it is a
+    # terminal.
+    return False if os.environ.get("NO_COLOR") or _is_dumb() else None
+
+
+def _is_dumb() -> bool:
+    return os.environ.get("TERM", "") in ("dumb", "unknown")

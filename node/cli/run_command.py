@@ -75,12 +75,13 @@ def run(
       isthmus run --listen /ip4/127.0.0.1/tcp/4001 --ephemeral --json
       isthmus run --listen /ip4/0.0.0.0/tcp/443/tls/ws --tls-cert node.pem --tls-key node.key
     """
-    from ...transports.core.multiaddr import Multiaddr
-    from ..daemon import DaemonOptions, serve
+    from ..daemon import EXAMPLE_LISTEN, DaemonOptions, serve
     from ..run import run as run_loop
+    from .addresses import parse_address
+    from .interrupts import end_at_once
 
     options = DaemonOptions(
-        listen=tuple(map(Multiaddr.parse, listen)),
+        listen=tuple(parse_address(each, example=EXAMPLE_LISTEN) for each in listen),
         data_dir=storage.data_dir,
         identity=storage.identity,
         tls_cert=tls_cert,
@@ -89,6 +90,7 @@ def run(
         perf=perf,
     )
     run_loop(serve, options, _Report(output), backend=backend)
+    end_at_once()
     output.line("stopped")
 
 

@@ -1,7 +1,11 @@
-"""isthmus: a peer-to-peer networking node that speaks libp2p, on asyncio and trio."""
+"""isthmus: a peer-to-peer networking node that speaks libp2p, on asyncio and trio.
+
+This file and `__main__` are written so that an old Python can read them and say what is missing.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +30,30 @@ __all__ = [
     "__version__",
     "run",
 ]
+
+_OLDEST_PYTHON = (3, 11)
+
+
+def _python_refusal(version: tuple[int, ...]) -> str | None:
+    """Return why a version of Python will not do, in one sentence, or None if it will."""
+    if tuple(version[:2]) >= _OLDEST_PYTHON:
+        return None
+    needed, found = (".".join(map(str, each[:3])) for each in (_OLDEST_PYTHON, version))
+    return f"isthmus needs Python {needed} or newer, and this is Python {found}"
+
+
+def _require_python(version: tuple[int, ...], program: str) -> None:
+    """Raise ImportError if a version of Python will not do; end the program `-m isthmus`."""
+    refusal = _python_refusal(version)
+    if refusal is None:
+        return
+    # So Python calls a program while it is looking for the module that it was asked to run.
+    if program == "-m":
+        raise SystemExit(f"error: {refusal}")
+    raise ImportError(refusal)
+
+
+_require_python(sys.version_info[:3], sys.argv[0] if getattr(sys, "argv", None) else "")
 
 _HOMES = {
     "LimitsConfig": "isthmus.node.config",

@@ -73,7 +73,7 @@ def test_a_port_where_nothing_listens(isthmus):
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("127.0.0.1:4001", "'127.0.0.1:4001' is no multiaddr; an address looks like /ip4/"),
+        ("127.0.0.1:4001", "'127.0.0.1:4001' is no multiaddr; did you mean /ip4/"),
         ("/ip4/127.0.0.1/tcp/99999", "an address looks like /ip4/"),
         ("/ip4/127.0.0.1\x1b[2J/tcp/1", "an address looks like /ip4/"),
         (STRANGER, "says who, not where; an address looks like /ip4/"),
@@ -101,7 +101,9 @@ def test_a_peer_that_does_not_answer_in_time(isthmus):
 def test_a_key_file_that_is_not_there_is_not_made(isthmus, tmp_path):
     path = tmp_path / "none.key"
     complaint = isthmus("ping", LOOPBACK, "--identity", str(path)).complaint()
-    assert complaint == f"error: {path}: no such key file"
+    assert complaint == (
+        f"error: {path}: no such key file; 'isthmus id --identity {path}' makes one"
+    )
     assert not path.exists()
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import subprocess
 import sys
+from importlib.metadata import requires, version
 
 import pytest
 from click.testing import CliRunner
-from isthmus.node.cli.main import isthmus as program
+from isthmus.node.cli.program import COMMANDS
+from isthmus.node.cli.program import isthmus as program
 
-COMMANDS = ("run", "ping", "perf", "id", "version")
+WITH_JSON = [name for name in COMMANDS if name != "completion"]
 
 PLUGIN = """
 import click
@@ -52,18 +56,17 @@ def test_help_lists_each_command_with_an_example(isthmus):
     assert (done.code, done.err) == (0, "")
     for name in (*COMMANDS, "bench"):
         assert done.out.count(f"\n  {name} ") == 1
-        assert f"\n  isthmus {name} " in done.out
+        assert re.search(rf"\n  isthmus {name}\b", done.out)
     none = isthmus()
     assert (none.code, none.out) == (2, "")
     assert none.err == done.out
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_explains_itself_with_an_example(name):
+@pytest.mark.parametrize("name", WITH_JSON)
+def test_each_command_writes_json_if_asked(name):
     done = CliRunner().invoke(program, [name, "--help"], prog_name="isthmus")
     assert done.exit_code == 0
     assert f"Usage: isthmus {name} [OPTIONS]" in done.output
-    assert f"\n    isthmus {name}" in done.output
     assert "--json" in done.output
 
 
@@ -91,11 +94,27 @@ def test_the_daemon_needs_neither_click_nor_rich(isthmus):
     assert done.stdout == b"[]\n"
 
 
-def test_version(isthmus):
+def test_version_names_all_that_isthmus_runs_on(isthmus):
     versions = isthmus("version", "--json").json()
-    assert {"isthmus", "python", "platform", "anyio", "cryptography", "openssl"} <= set(versions)
+    needed = {
+        re.match(r"[\w-]+", text)[0] for text in requires("isthmus") if "extra ==" not in text
+    }
+    assert {"isthmus", "python", "platform", "libc", "trio", "openssl", "plugins"} <= set(versions)
+    assert needed <= set(versions), "a dependency that `version` does not name"
+    for name in needed:
+        assert versions[name] == version(name)
+    assert versions["python"] == f"{platform.python_implementation()} {platform.python_version()}"
+    assert versions["openssl"].startswith("OpenSSL ")
     assert isthmus("--version").out == f"isthmus {versions['isthmus']}\n"
-    assert isthmus("version").out.startswith(f"isthmus      {versions['isthmus']}\n")
+    lines = isthmus("version").out.splitlines()
+    del versions["plugins"]
+    assert [line.split()[0] for line in lines] == list(versions)
+    assert lines[0] == f"isthmus      {versions['isthmus']}"
+
+
+def test_version_names_the_packages_that_add_to_it(plugins):
+    assert plugins("version", "--json").json()["plugins"] == {"toy": "1.0"}
+    assert plugins("version").out.endswith("\nplugin       toy 1.0\n")
 
 
 def test_a_plugin_is_a_command(plugins):
@@ -136,7 +155,8 @@ def test_debug_shows_the_traceback_of_an_error(isthmus):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["nonsense"], "No such command 'nonsense'"),
+        (["nonsense"], "No such command 'nonsense'; see"),
+        (["pign"], "No such command 'pign' (did you mean 'ping'?); see"),
         (["ping"], "Missing argument 'ADDR'"),
         (["ping", "x", "-c", "0"], "Invalid value for '-c'"),
         (["ping", "x", "--backend", "curio"], "Invalid value for '--backend'"),
@@ -157,7 +177,23 @@ def test_output_that_goes_nowhere_is_an_error(isthmus):
 
 def test_colours_are_for_terminals_that_want_them(isthmus):
     assert "\x1b[31m" in isthmus.on_terminal("ping", "nonsense", TERM="xterm")[1]
-    code, drawn = isthmus.on_terminal("ping", "nonsense", TERM="xterm", NO_COLOR="1")
-    assert code == 1
-    assert drawn.startswith("error: ")
-    assert "\x1b" not in drawn
+    for wish in ({"TERM": "xterm", "NO_COLOR": "1"}, {"TERM": "dumb"}):
+        code, drawn = isthmus.on_terminal("ping", "nonsense", **wish)
+        assert code == 1
+        assert drawn.startswith("error: ")
+        assert "\x1b" not in drawn
+    assert "\x1b" not in isthmus("ping", "nonsense").err
+
+
+@pytest.mark.parametrize(
+    ("wish", "colour"),
+    [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False)],
+)
+def test_what_is_drawn_has_colours_only_if_they_are_wanted(isthmus, peer, wish, colour):
+    # A bar and a table move the cursor all the same; the colours are 30 to 37 and 90 to 97.
+    sizes = ("--upload", "4MB", "--download", "0")
+    drawn = isthmus.on_terminal("perf", peer, *sizes, **wish)[1]
+    drawn += isthmus.on_terminal("id", "--help", **wish)[1]
+    found = re.findall(r"\x1b\[[0-9;]*m", drawn)
+    coloured = [each for each in found if re.search(r"(^|;|\[)(3|9)[0-7](;|m)|[34]8;5", each)]
+    assert bool(coloured) is colour

@@ -122,7 +122,7 @@ def test_a_busy_port_is_named_with_what_to_do(isthmus):
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("nonsense", "is not a multiaddr"),
+        ("nonsense", "is no multiaddr"),
         ("/ip4/127.0.0.1/udp/4001", "no transport"),
         ("/ip4/198.51.100.1/tcp/0", "no interface of this machine has this address"),
     ],

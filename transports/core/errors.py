@@ -179,14 +179,20 @@ class ConnectionClosed(P2PError):
 
 
 class StreamReset(P2PError, anyio.BrokenResourceError):
-    """The stream was reset, by the peer if `remote`; `code` is the wire's error code."""
+    """The stream was reset; `code` is the wire's error code.
 
-    def __init__(self, code: int = 0, *, remote: bool, why: str = "") -> None:
+    By the peer if `remote`, by this side if not; None: its connection's path broke.
+    """
+
+    def __init__(self, code: int = 0, *, remote: bool | None, why: str = "") -> None:
         self.code = code
         self.remote = remote
         self.why = why
-        side = "the peer" if remote else "this side"
-        super().__init__(f"the stream was reset by {side} (code {code}){why and ': ' + why}")
+        if remote is None:
+            text = "the stream ended with its connection, whose path broke"
+        else:
+            text = f"the stream was reset by {'the peer' if remote else 'this side'} (code {code})"
+        super().__init__(f"{text}{why and ': ' + why}")
 
 
 class LimitExceeded(P2PError):

@@ -234,6 +234,7 @@ class YamuxConnection:
                 self._end(ConnectionClosed(remote=False))
                 self._flush()
                 self._finished.set()
+                self._end_sending()
         if not self._is_running:
             await self._raw.aclose()
 
@@ -472,8 +473,7 @@ class YamuxConnection:
                 self._end(ConnectionClosed(remote=None, cause=self._broken))
             if self.machine.is_finished or self._broken is not None:
                 self._finished.set()
-                if self._lingers and self._socket is not None:
-                    self._socket.end_sending()
+                self._end_sending()
                 return
             if self._is_woken:
                 # More is waiting than one flush may send; or it is the rest of a large write, and
@@ -555,7 +555,7 @@ class YamuxConnection:
         if self._closed is not None:
             return
         self._closed = closed
-        self.dispatch(self.machine.receive_eof())
+        self.dispatch(self.machine.receive_eof(remote=closed.remote))
         # What the peer has finished can still be accepted and read.
         self._incoming = deque(each for each in self._incoming if each.state.remote_fin)
         self._accept_waiters.wake_all()
@@ -583,6 +583,10 @@ class YamuxConnection:
         """Whether this side has ended it, and reads on until the peer has closed, too."""
         closed = self._closed
         return self._socket is not None and closed is not None and closed.remote is False
+
+    def _end_sending(self) -> None:
+        if self._lingers and self._socket is not None:
+            self._socket.end_sending()
 
     def _close_if_drained(self) -> None:
         if self._closed is None and not self.machine.streams:

@@ -125,7 +125,7 @@ class StreamState:
         self.bytes_received = 0
         # The end.
         self.reset_code: int | None = None
-        self.reset_remote = False
+        self.reset_remote: bool | None = False
 
     @property
     def unread(self) -> int:

@@ -31,8 +31,10 @@ class KeepAlive:
                 GoAwayCode.INTERNAL_ERROR,
             )
         self._asked_at = None
-        if now - last_received_at < self._interval:
-            self.due = last_received_at + self._interval
+        due = last_received_at + self._interval
+        # Compared as it is set: by rounding, a difference of times could be less at that very time.
+        if now < due:
+            self.due = due
             return False
         self._asked_at = now
         self.due = now + self._timeout

@@ -205,7 +205,7 @@ class YamuxMachine:
         if stream.is_open:
             if not stream.flags & SYN:
                 self._control.append(window_update(RST, stream.id, code))
-            self._end(stream, code, remote=False)
+            self._end(stream, code, remote=False, keep=False)
         return self.events()
 
     def set_priority(self, stream: StreamState, priority: Priority) -> None:
@@ -264,11 +264,11 @@ class YamuxMachine:
             events += shed
         return events
 
-    def receive_eof(self) -> list[Event]:
-        """Take the end of the byte stream: every open stream is reset."""
+    def receive_eof(self, *, remote: bool | None = True) -> list[Event]:
+        """Take the end of the byte stream: every open stream is reset, by whom `remote` says."""
         self._dead = True
         for stream in list(self.streams.values()):
-            self._end(stream, 0, remote=True, keep=stream.remote_fin)
+            self._end(stream, 0, remote=remote, keep=stream.remote_fin)
         self._table.detach()
         return self.events()
 
@@ -533,7 +533,7 @@ class YamuxMachine:
         if flags & RST:
             if stream.is_remote:
                 self._guard.resets += 1
-            self._end(stream, code, remote=True)
+            self._end(stream, code, remote=True, keep=False)
         elif not stream.remote_fin:
             stream.remote_fin = stream.discards = True
             self._table.lingering.pop(stream, None)
@@ -578,7 +578,7 @@ class YamuxMachine:
         self._acks.pop(stream, None)
         self._resume_opening()
 
-    def _end(self, stream: StreamState, code: int, *, remote: bool, keep: bool = False) -> None:
+    def _end(self, stream: StreamState, code: int, *, remote: bool | None, keep: bool) -> None:
         stream.reset_code = code
         stream.reset_remote = remote
         self.queued -= stream.queued

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import inf
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from isthmus.transports.core.errors import RemoteProtocolError
 from isthmus.transports.core.interfaces import Side
 from isthmus.transports.yamux.config import YamuxConfig
@@ -30,6 +32,13 @@ def test_bytes_received_meanwhile_move_it():
     clock = KeepAlive(0.0, YamuxConfig())
     assert not clock.check(30.0, 12.0)
     assert clock.due == 42.0
+
+
+@given(st.floats(0, 1e6), st.floats(0.001, 1e4))
+def test_checking_at_the_due_time_always_asks(start: float, interval: float):
+    """By rounding, (start + interval) - start may be less than the interval."""
+    clock = KeepAlive(start, YamuxConfig(keepalive_interval=interval))
+    assert clock.check(clock.due, start)
 
 
 def test_a_silent_peer_is_pinged_and_its_answer_counts(machine: YamuxMachine):

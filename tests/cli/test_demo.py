@@ -1,0 +1,200 @@
+"""`isthmus demo`: what it shows, to whom, and that it leaves nothing behind however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+from isthmus.node.demo import STEPS
+
+from .processes import INTERRUPTED, children, until, watched
+
+BACKENDS = ["asyncio", "trio"]
+SHORT = ("--seconds", "1")
+BRIEF = ("--seconds", "3")
+"""Long enough to be interrupted at any step."""
+NAMES = [step.name for step in STEPS]
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which processes there are")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_step_is_one_object_and_the_last_has_them_all(isthmus, backend):
+    done = isthmus("demo", *SHORT, "--json", "--backend", backend)
+    assert (done.code, done.err) == (0, "")
+    *steps, summary = map(json.loads, done.out.splitlines())
+    found = {step.pop("step"): step for step in steps}
+    assert list(found) == NAMES == ["start", "connect", "echo", "bulk", "both"]
+    assert summary == {"step": "summary", "backend": backend, "cores": summary["cores"], **found}
+    assert summary["cores"] >= 1
+    start, connect = found["start"], found["connect"]
+    assert start["peer_id"] != start["other_peer_id"] == connect["proven_peer_id"]
+    assert start["address"].endswith(f"/p2p/{start['other_peer_id']}")
+    assert 0 < connect["connect_ms"] < 10_000
+    assert not isthmus.data_dir.exists()
+
+
+def test_what_is_measured_is_what_flowed(isthmus):
+    done = isthmus("demo", *SHORT, "--json")
+    found = {step["step"]: step for step in map(json.loads, done.out.splitlines())}
+    echo, bulk, both = (found[name] for name in ("echo", "bulk", "both"))
+    assert (echo["bulk_bytes"], echo["bulk_mb_s"], echo["bulk_share"]) == (None, None, None)
+    assert (bulk["echoes"], bulk["echo_p50_ms"], bulk["bulk_share"]) == (None, None, None)
+    for each in (echo, both):
+        assert each["echoes"] > 0
+        assert 0 < each["echo_p50_ms"] <= each["echo_p99_ms"] < 10_000
+    for each in (bulk, both):
+        rate = each["bulk_bytes"] / 1e6 / each["seconds"]
+        assert each["bulk_mb_s"] == pytest.approx(rate, rel=0.02)
+    assert both["bulk_share"] == pytest.approx(both["bulk_mb_s"] / bulk["bulk_mb_s"], rel=0.01)
+
+
+def test_people_in_a_pipe_read_lines_and_no_colours(isthmus):
+    done = isthmus("demo", *SHORT)
+    assert (done.code, done.err) == (0, "")
+    assert "\x1b" not in done.out
+    lines = done.out.splitlines()
+    for number, step in enumerate(STEPS, 1):
+        assert lines.count(f"{number}/{len(STEPS)}  {step.text}") == 1
+    assert "urgent message goes ahead of the bulk" in done.out
+    assert "Bulk keeps " in done.out
+    for next_step in ("isthmus run\n", "isthmus ping ADDR", "from isthmus import Node, run"):
+        assert next_step in done.out
+
+
+def test_people_on_a_terminal_see_a_table_change(isthmus):
+    code, drawn = isthmus.on_terminal("demo", "--seconds", "2", TERM="xterm")
+    assert code == 0
+    assert drawn.count("urgent echo alone") > len(STEPS)
+    assert "\x1b[1A" in drawn
+    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")
+    last = drawn[drawn.rindex("urgent echo alone") :]
+    assert "MB/s" in last
+    assert " ms" in last
+    assert "What you have seen" in last
+
+
+def test_a_terminal_that_cannot_draw_gets_lines(isthmus):
+    code, drawn = isthmus.on_terminal("demo", *SHORT, TERM="dumb")
+    assert code == 0
+    assert "\x1b" not in drawn
+    assert drawn.count("bulk alone") <= 1
+    assert "What you have seen" in drawn
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
+@LINUX
+def test_ctrl_c_at_any_step_ends_both_nodes(isthmus, backend, name):
+    demo = isthmus.start("demo", *BRIEF, "--backend", backend)
+    demo.line(next(step.text for step in STEPS if step.name == name))
+    if name == "start":
+        until(lambda: children(demo.pid))
+    (other,) = children(demo.pid)
+    with watched(other) as ended:
+        done = demo.stop()
+        assert (done.code, done.err) == (130, "")
+        ended()
+
+
+@LINUX
+def test_more_ctrl_c_while_it_stops(isthmus):
+    demo = isthmus.start("demo", *BRIEF)
+    demo.line("3/5")
+    (other,) = children(demo.pid)
+    with watched(other) as ended:
+        for _ in range(3):
+            demo.send_signal(signal.SIGINT)
+        done = demo.finish()
+        assert done.code in INTERRUPTED
+        assert done.err == ""
+        ended()
+
+
+def test_ctrl_c_on_a_terminal_gives_it_back_as_it_was(isthmus):
+    sent = []
+
+    def interrupt(process, drawn):
+        if "B/s" in drawn and not sent:
+            sent.append(process.pid)
+            process.send_signal(signal.SIGINT)
+
+    code, drawn = isthmus.on_terminal("demo", *BRIEF, on_drawn=interrupt, TERM="xterm")
+    assert code == 130
+    assert "Traceback" not in drawn
+    assert "error" not in drawn
+    assert "What you have seen" not in drawn
+    assert drawn.rindex("\x1b[?25h") > drawn.rindex("\x1b[?25l")
+
+
+def test_a_polite_kill_ends_it_in_order(isthmus):
+    demo = isthmus.start("demo", *BRIEF)
+    demo.line("3/5")
+    done = demo.stop(signal.SIGTERM)
+    assert (done.code, done.err) == (128 + signal.SIGTERM, "")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("at", ["start", "bulk"])
+@LINUX
+def test_the_other_node_ends_by_itself_if_this_one_is_killed(isthmus, backend, at):
+    demo = isthmus.start("demo", *BRIEF, "--backend", backend)
+    demo.line(next(step.text for step in STEPS if step.name == at))
+    (other,) = until(lambda: children(demo.pid))
+    with watched(other) as ended:
+        demo.stop(signal.SIGKILL)
+        ended()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["start", "echo", "both"])
+@LINUX
+def test_the_other_node_killed_is_one_line(isthmus, backend, name):
+    demo = isthmus.start("demo", *BRIEF, "--json", "--backend", backend)
+    if name != "start":
+        demo.line(f'"step": "{NAMES[NAMES.index(name) - 1]}"')
+    (other,) = until(lambda: children(demo.pid))
+    os.kill(other, signal.SIGKILL)
+    done = demo.finish()
+    complaint = type(done)(done.code, "", done.err).complaint()
+    assert "the other node" in complaint
+    assert "was ended by the signal SIGKILL" in complaint
+    assert all(json.loads(line)["step"] in NAMES for line in done.out.splitlines())
+
+
+def test_it_ends_when_nobody_reads_any_more(isthmus):
+    demo = isthmus.start("demo", *SHORT)
+    demo.line("1/5")
+    demo.close_stdout()
+    done = demo.finish()
+    assert (done.code, done.err) == (1, "")
+
+
+def test_debugging_logs_and_leaves_the_output_alone(isthmus):
+    done = isthmus("demo", *SHORT, "--json", "--debug")
+    assert done.code == 0
+    assert "DEBUG isthmus.node.swarm" in done.err
+    for line in done.out.splitlines():
+        json.loads(line)
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.5", "1000", "x"])
+def test_wrong_usage(isthmus, seconds):
+    assert "'--seconds'" in isthmus("demo", "--seconds", seconds).complaint(code=2)
+
+
+def test_the_command_of_the_other_node_is_listed_nowhere(isthmus):
+    assert "demo-node" not in isthmus("--help").out
+    complaint = isthmus("demo-node", "relay").complaint(code=2)
+    assert "'relay' is none of peer" in complaint
+
+
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset(1)")
+def test_a_machine_with_one_core_is_told_that_the_nodes_compete_for_it(isthmus):
+    core = str(min(os.sched_getaffinity(0)))
+    done = isthmus("demo", *SHORT, prefix=("taskset", "--cpu-list", core))
+    assert (done.code, done.err) == (0, "")
+    assert "This machine has one core, for which the two nodes compete." in done.out
