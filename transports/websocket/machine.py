@@ -97,7 +97,7 @@ class WebSocketMachine:
     @property
     def is_last(self) -> bool:
         """Whether nothing is to be sent behind what `data_to_send` returns."""
-        return self._protocol.eof_sent
+        return self._protocol.eof_sent or self._is_broken
 
     def receive_data(self, data: bytes | memoryview) -> list[bytes]:
         """Take bytes of the peer and return the payloads in them.
