@@ -191,8 +191,8 @@ class WebSocketMachine:
     def _take_request(self, protocol: ServerProtocol, head: bytes) -> None:
         protocol.receive_data(head)
         for event in protocol.events_received():
-            if isinstance(event, Request):
-                protocol.send_response(protocol.accept(event))
+            assert isinstance(event, Request), "what a head is"
+            protocol.send_response(protocol.accept(event))
         if protocol.handshake_exc is not None:
             if protocol.writes == [b""]:
                 # The library only hangs up on what is no HTTP.
@@ -207,8 +207,7 @@ class WebSocketMachine:
         protocol.receive_data(data)  # type: ignore[arg-type]  # it adds them to a bytearray
         payloads: list[bytes] = []
         for event in protocol.events_received():
-            if not isinstance(event, Frame):
-                continue
+            assert isinstance(event, Frame), "what comes behind the head"
             if event.opcode is Opcode.TEXT:
                 protocol.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
                 raise RemoteProtocolError("a text message", CloseCode.UNSUPPORTED_DATA)

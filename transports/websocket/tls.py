@@ -166,8 +166,6 @@ class TlsMachine:
                 part = self._tls.read(RECORD)
             except ssl.SSLWantReadError:
                 break
-            except ssl.SSLZeroReturnError:
-                part = b""
             except ssl.SSLError as error:
                 self.is_open = False
                 raise HandshakeError(_explain(error)) from error

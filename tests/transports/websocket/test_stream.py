@@ -254,3 +254,11 @@ async def test_the_fast_way_holds_a_peer_that_reads_no_answers():
                 await raw.receive()
         assert not far._raw.is_reading_paused
         raw.close()
+
+
+async def test_the_fast_way_tells_a_breach():
+    async with quiet_listener() as (listener, streams):
+        raw = await upgraded(listener)
+        await raw.send(frame(BINARY, b"x") + frame(TEXT, b"x"))
+        assert (await read_to_end(raw))[:4] == b"\x88\x16\x03\xeb"
+        assert not streams[0]._machine.is_open

@@ -13,6 +13,7 @@ from isthmus.transports.websocket.transport import WebSocketTransport
 from .places import (
     ANY,
     PATIENCE,
+    Served,
     answering,
     below,
     echoed,
@@ -235,6 +236,20 @@ async def test_more_handshakes_than_may_wait():
                 await anyio.lowlevel.checkpoint()
         async with await quiet_dialer().dial_raw(served.address) as stream:
             await echoed(stream)
+
+
+async def test_a_listener_that_is_given_up_lets_handshakes_go():
+    listener = await quiet_dialer().listen_raw(Multiaddr.parse(ANY + "/ws"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, Served(listener).echo)
+        raw = await below(Served(listener))
+        with anyio.fail_after(PATIENCE):
+            while not listener.pending:
+                await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+    assert not listener.pending
+    assert await read_to_end(raw) == b""
+    await listener.aclose()
 
 
 async def test_an_origin_that_may_not_connect():
