@@ -217,7 +217,7 @@ def test_listens_on_websocket_with_and_without_a_certificate(isthmus, tmp_path):
     assert "/tls/ws/p2p/" in secure
     assert isthmus("ping", plain, "-c", "1", "--ephemeral", "--json").code == 0
     complaint = isthmus("ping", secure, "-c", "1", "--ephemeral").complaint()
-    assert "the certificate is refused" in complaint
+    assert f"cannot connect to {secure}: the certificate is refused" in complaint
     assert "the setting ca_file" in complaint
 
 
