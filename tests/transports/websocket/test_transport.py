@@ -149,7 +149,7 @@ async def test_a_server_that_takes_its_time():
 async def test_foreign_addresses_and_names():
     for text, why in (
         (ANY, "no WebSocket address"),
-        ("/dns4/isthmus.invalid/tcp/1/ws", "resolved"),
+        ("/dns4/a..b/tcp/1/ws", "resolved"),
         ("/ip4/127.0.0.1/tcp/1/ws", "refused"),
     ):
         with pytest.raises(DialError, match=why):
