@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 from isthmus.transports.core.multiaddr import Multiaddr
@@ -74,11 +74,13 @@ async def answering(*answers: bytes, then=None):
 
     async def answer(stream, _remote) -> None:
         async with stream:
-            await stream.receive()
-            for each in answers:
-                await stream.send(each)
-            if then is not None:
-                await then(stream)
+            # Some dialers leave before they have asked, others before they have heard it all.
+            with suppress(*STREAM_ENDS):
+                await stream.receive()
+                for each in answers:
+                    await stream.send(each)
+                if then is not None:
+                    await then(stream)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, answer)
