@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from ..transports.core.interfaces import Stream
+    from ..transports.core.interfaces import RawTransport, Stream
     from ..transports.core.peer_id import PeerId
     from .events import EventReader, NodeEvent
 
@@ -69,6 +69,12 @@ class DaemonOptions:
 
     identity: Path | None = None
     """A key file to use instead of the data directory's, made if it is not there."""
+
+    tls_cert: Path | None = None
+    """PEM file of the certificate for addresses with /tls/ws."""
+
+    tls_key: Path | None = None
+    """PEM file of the certificate's key."""
 
     echo: bool | None = None
     """Serve /echo/1.0.0; None means: if every address listened on is a loopback one."""
@@ -176,10 +182,28 @@ def _node(options: DaemonOptions, key: PrivateKey, listen: Sequence[Multiaddr]) 
     is_private = all(each.ip is not None and each.ip.is_loopback for each in listen)
     serve_echo = is_private if options.echo is None else options.echo
     serve_perf = is_private if options.perf is None else options.perf
-    node = Node(identity=key, listen=listen, config=NodeConfig(serve_perf=serve_perf))
+    node = Node(
+        identity=key,
+        listen=listen,
+        transports=_transports(options),
+        config=NodeConfig(serve_perf=serve_perf),
+    )
     if serve_echo:
         node.handle(ECHO_PROTOCOL, echo, priority=Priority.MEDIUM)
     return node
+
+
+def _transports(options: DaemonOptions) -> list[RawTransport] | None:
+    if options.tls_cert is None and options.tls_key is None:
+        return None
+    if options.tls_cert is None or options.tls_key is None:
+        raise ConfigError("a certificate and its key go together: name --tls-cert and --tls-key")
+    from ..transports.tcp import TcpTransport
+    from ..transports.websocket.config import WebSocketConfig
+    from ..transports.websocket.transport import WebSocketTransport
+
+    config = WebSocketConfig(cert_file=options.tls_cert, key_file=options.tls_key)
+    return [TcpTransport(), WebSocketTransport(config)]
 
 
 def _started(node: Node, identity: _Identity) -> Started:

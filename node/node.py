@@ -63,10 +63,11 @@ class Node:
 
     Embedding it is silent: no socket is bound and nothing is announced unless `listen` says so.
     `identity` is a new Ed25519 key unless given; `listen` names one or several multiaddrs;
-    `transports` replaces the default, TCP, by objects and by names that packages have registered.
-    Raises ConfigError for a transport that cannot be used, AddressError for an address that does
-    not parse; entering raises NoTransport, AddressError or OSError if it cannot listen. Leaving
-    flushes what waits, for at most `config.stop_timeout` seconds, and closes every connection.
+    `transports` replaces the default, TCP and WebSocket, by objects and by names that packages
+    have registered. Raises ConfigError for a transport that cannot be used, AddressError for an
+    address that does not parse; entering raises NoTransport, AddressError, ConfigError or OSError
+    if it cannot listen. Leaving flushes what waits, for at most `config.stop_timeout` seconds, and
+    closes every connection.
     """
 
     def __init__(

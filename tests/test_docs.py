@@ -34,6 +34,8 @@ from isthmus.node.cli.errors import describe
 from isthmus.node.cli.program import isthmus as program
 from isthmus.transports.core.errors import DialError, FailedAttempt, P2PError
 
+from .transports.websocket.authority import Authority
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
     file.relative_to(ROOT / "docs").as_posix(): file.read_text("utf-8")
@@ -318,6 +320,13 @@ COMMANDS_THAT_FAIL = {
     "error: PEER says who, not where": "ping {stranger}",
     "error: 'ADDR': 'TEXT' is not a value of NAME": "ping /ip4/localhost/tcp/4001",
     "error: 'ADDR': unknown protocol 'TEXT'": "ping /ip4/127.0.0.1/tpc/4001",
+    "error: cannot listen on ADDR without a certificate": (
+        "run --ephemeral --listen {loopback}/tls/ws"
+    ),
+    "error: cannot connect to ADDR: the certificate is refused: TEXT": "ping {secure}",
+    "error: cannot connect to ADDR: the server hung up during the WebSocket handshake": (
+        "ping {web}/ws"
+    ),
     "error: no transport of this node can use ADDR": "ping /ip4/127.0.0.1/udp/4001/quic-v1",
     "error: PATH: no such key file": "ping {free} --identity {damaged}.missing",
     "error: the peer does not serve /perf/1.0.0": "perf {peer}",
@@ -355,11 +364,11 @@ def listen_at(port):
 
 
 def start(*arguments):
-    """Start a node in a process of its own; return it and where it listens, without /p2p."""
+    """Start a node in a process of its own; return it and where it listens, each without /p2p."""
     argv = (sys.executable, "-m", "isthmus", "run", "--json", "--listen", LOOPBACK, *arguments)
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    address = json.loads(process.stdout.readline())["addresses"][0]
-    return process, address.partition("/p2p/")[0]
+    addresses = json.loads(process.stdout.readline())["addresses"]
+    return process, *(address.partition("/p2p/")[0] for address in addresses)
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +381,10 @@ def places(tmp_path_factory):
         path.write_text("no key, no port")
         path.chmod(0o644 if name == "open" else 0o600)
     paths = {name: folder / name for name in ("open", "damaged", "changed", "daemon", "own")}
-    process, peer = start("--no-perf", "--data-dir", str(paths["daemon"]))
+    files = Authority(folder).issue()
+    tls = ("--tls-cert", str(files.cert_file), "--tls-key", str(files.key_file))
+    listen = ("--listen", f"{LOOPBACK}/tls/ws", *tls)
+    process, peer, secure = start("--no-perf", "--data-dir", str(paths["daemon"]), *listen)
     with (
         socket.create_server(("127.0.0.1", 0)) as mute,
         socketserver.ThreadingTCPServer(("127.0.0.1", 0), Web) as web,
@@ -381,7 +393,11 @@ def places(tmp_path_factory):
             ports = {"free": free, "mute": mute, "web": web.socket}
             given = {name: listen_at(each.getsockname()[1]) for name, each in ports.items()}
         threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        yield paths | given | {"peer": peer, "loopback": LOOPBACK, "stranger": STRANGER}
+        yield (
+            paths
+            | given
+            | {"peer": peer, "secure": secure, "loopback": LOOPBACK, "stranger": STRANGER}
+        )
         web.shutdown()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)

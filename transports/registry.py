@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .core.interfaces import Host
     from .core.multiaddr import Multiaddr
     from .upgrade import UpgradeConfig
+    from .yamux.flow import NodeBudget
 
 GROUP = "isthmus.transports"
 """The group of entry points that names of transports are looked up in."""
@@ -29,16 +30,31 @@ def transports_for(
     *,
     upgrade: UpgradeConfig | None = None,
 ) -> list[Transport]:
-    """Return the transports that objects and names stand for; None stands for TCP alone.
+    """Return the transports that objects and names stand for; None for TCP and WebSocket.
 
     Raw ones get Noise and Yamux with the settings `upgrade`. Raises ConfigError for a name that no
     package has registered, one that does not load, and for what is no transport.
     """
     if specs is None:
         from .tcp import TcpTransport
+        from .websocket.transport import WebSocketTransport
 
-        specs = (TcpTransport(),)
-    return [_transport(spec, upgrade) for spec in specs]
+        specs = (TcpTransport(), WebSocketTransport())
+    found = [_transport(spec) for spec in specs]
+    budget: NodeBudget | None = None
+    transports: list[Transport] = []
+    for each in found:
+        if isinstance(each, Transport):
+            transports.append(each)
+            continue
+        # Loaded only here: it brings the ciphers and the muxer.
+        from .upgrade import Upgraded
+
+        upgraded = Upgraded(each, config=upgrade, budget=budget)
+        # One for the whole node, however many ways lead to it.
+        budget = upgraded.budget
+        transports.append(upgraded)
+    return transports
 
 
 class Registry:
@@ -73,15 +89,10 @@ class Registry:
         return (transport for transport in self.transports if last in transport.protocols)
 
 
-def _transport(spec: object, upgrade: UpgradeConfig | None) -> Transport:
+def _transport(spec: object) -> Transport | RawTransport:
     found = _load(spec) if isinstance(spec, str) else spec
-    if isinstance(found, Transport):
+    if isinstance(found, (Transport, RawTransport)):
         return found
-    if isinstance(found, RawTransport):
-        # Loaded only here: it brings the ciphers and the muxer.
-        from .upgrade import Upgraded
-
-        return Upgraded(found, config=upgrade)
     which = f"the transport {spec!r}" if isinstance(spec, str) else repr(spec)
     raise ConfigError(f"{which} is no transport: it has neither `dial` nor `dial_raw`")
 

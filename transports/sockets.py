@@ -1,7 +1,8 @@
 """Non-blocking sockets on asyncio and trio: one byte stream with a fast way in and out.
 
-`SocketStream` is an anyio ByteStream. Besides, a driver can send without waiting (`send_nowait`)
-and be called with every chunk that arrives (`receive_each`), which saves a task switch a chunk.
+`SocketStream` is an anyio ByteStream. Besides, as any `FastStream`, it lets a driver send without
+waiting (`send_nowait`) and be called with every chunk that arrives (`receive_each`), which saves a
+task switch a chunk.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import socket
 import sys
 import time
+from abc import abstractmethod
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -66,7 +68,50 @@ def settle_allocator() -> None:
     bytes(_LARGE_BLOCK)
 
 
-class SocketStream(ByteStream):
+class FastStream(ByteStream):
+    """A byte stream with a way in and out that saves task switches; the muxer takes it if it can.
+
+    Each direction serves one task, and either the fast way or the plain one at a time.
+    """
+
+    @abstractmethod
+    def send_nowait(self, data: memoryview | bytes) -> int:
+        """Send what can go now and return how much that was; keeps no reference to `data`.
+
+        Raises BrokenResourceError when the path is gone.
+        """
+
+    @abstractmethod
+    def end_sending(self) -> None:
+        """Tell the peer that nothing more comes; a path that is gone already raises nothing."""
+
+    @abstractmethod
+    async def wait_writable(self) -> None:
+        """Wait until more can go; raises ClosedResourceError after it was closed."""
+
+    @abstractmethod
+    async def receive_each(self, handler: Callable[[memoryview], bool]) -> None:
+        """Call `handler` with every chunk until the peer's last one, or until it returns False.
+
+        The memory is reused: it holds only during the call. What `handler` raises ends the reading
+        and is raised here. Raises BrokenResourceError, ClosedResourceError.
+        """
+
+    @property
+    @abstractmethod
+    def is_reading_paused(self) -> bool:
+        """Whether `receive_each` holds back until `resume_reading`."""
+
+    @abstractmethod
+    def pause_reading(self) -> None:
+        """Let `receive_each` read no more; the kernel's buffer fills instead."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Let `receive_each` go on."""
+
+
+class SocketStream(FastStream):
     """A connected, non-blocking stream socket."""
 
     def __init__(self, sock: Socket) -> None:
@@ -118,11 +163,7 @@ class SocketStream(ByteStream):
 
     # The fast way
 
-    def send_nowait(self, data: memoryview | bytes) -> int:
-        """Send what the kernel takes now and return how much that was.
-
-        Raises BrokenResourceError when the path is gone.
-        """
+    def send_nowait(self, data: memoryview | bytes | bytearray) -> int:
         try:
             return self._socket.send(data)
         except BlockingIOError:
@@ -131,20 +172,13 @@ class SocketStream(ByteStream):
             raise self._broken(error) from error
 
     def end_sending(self) -> None:
-        """Tell the peer that nothing more comes; a path that is gone already raises nothing."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
     async def wait_writable(self) -> None:
-        """Wait until the kernel takes more; raises ClosedResourceError after `close`."""
         await self._wait(wait_writable)
 
     async def receive_each(self, handler: Callable[[memoryview], bool]) -> None:
-        """Call `handler` with every chunk until the peer's last one, or until it returns False.
-
-        The memory is reused: it holds only during the call. What `handler` raises ends the reading
-        and is raised here. Raises BrokenResourceError, ClosedResourceError.
-        """
         if _HAS_READER and is_asyncio():
             await self._receive_each_by_callback(handler)
         else:
@@ -155,11 +189,9 @@ class SocketStream(ByteStream):
 
     @property
     def is_reading_paused(self) -> bool:
-        """Whether `receive_each` holds back until `resume_reading`."""
         return self._paused is not None
 
     def pause_reading(self) -> None:
-        """Let `receive_each` call its handler no more; the kernel's buffer fills instead."""
         if self._paused is None:
             self._paused = anyio.Event()
             if self._stop_watching is not None:
@@ -167,7 +199,6 @@ class SocketStream(ByteStream):
                 self._stop_watching = None
 
     def resume_reading(self) -> None:
-        """Let `receive_each` go on."""
         if self._paused is not None:
             self._paused.set()
             self._paused = None

@@ -90,7 +90,8 @@ class Upgraded:
     ) -> None:
         self.raw = raw
         self.config = config or UpgradeConfig()
-        self._budget = budget or NodeBudget(self.config.receive_budget)
+        self.budget = budget or NodeBudget(self.config.receive_budget)
+        """What all connections share; several transports may share one."""
         self._static: StaticKey | None = None
 
     @property
@@ -166,7 +167,7 @@ class Upgraded:
         if result.muxer is None:
             early = await _negotiate_muxer(stream, result, early, side)
         clock = loop_clock()
-        machine = YamuxMachine(side, clock(), config=self.config.yamux, budget=self._budget)
+        machine = YamuxMachine(side, clock(), config=self.config.yamux, budget=self.budget)
         return YamuxConnection(
             stream,
             result.session,
@@ -176,7 +177,7 @@ class Upgraded:
             channel_binding=result.channel_binding,
             clock=clock,
             early=early,
-            budget=self._budget,
+            budget=self.budget,
         )
 
 

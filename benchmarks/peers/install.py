@@ -60,14 +60,34 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path.home() / ".cache" / "isthmus-peers"
 
 
+def browser_script() -> Path:
+    """Return the script of a page that dials as js-libp2p in a browser; see js/page.mjs.
+
+    Blocks and raises as `argv_of` does.
+    """
+    root, program = _js_program()
+
+    def build(folder: Path) -> None:
+        bundler = str(root / "node_modules" / ".bin" / "esbuild")
+        options = ["--bundle", "--format=esm", f"--outfile={folder / 'page.js'}"]
+        _run("js", [bundler, str(program / "page.mjs"), *options], cwd=program)
+
+    return _published(root / f"page-{program.name}", build) / "page.js"
+
+
 def _js() -> list[str]:
+    root, program = _js_program()
+    return [_node(root), str(program / "peer.mjs")]
+
+
+def _js_program() -> tuple[Path, Path]:
+    """Return where js-libp2p is installed, and the peer's own modules below that."""
     source = _HERE / "js"
     manifests = [source / "package.json", source / "package-lock.json"]
     root = _installed("js", manifests, platform.machine(), build=_build_js)
     # The modules have to lie below node_modules' parent to find it, so they are copied, by content.
     modules = sorted(source.glob("*.mjs"))
-    program = _published(root / f"src-{_digest(modules)}", lambda at: _copy(modules, at))
-    return [_node(root), str(program / "peer.mjs")]
+    return root, _published(root / f"src-{_digest(modules)}", lambda at: _copy(modules, at))
 
 
 def _build_js(folder: Path) -> None:

@@ -25,12 +25,15 @@ from ...node.node import Node
 from ...node.protocols.ping import ping
 from ...transports.core.errors import P2PError, unwrap_group
 from ...transports.core.multiaddr import Multiaddr
+from ...transports.tcp import TcpTransport
+from ...transports.websocket.config import WebSocketConfig
+from ...transports.websocket.transport import WebSocketTransport
 from .isthmus_bench import BENCHES, BLOCK, open_stream, perf_client, receive_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from ...transports.core.interfaces import Connection, Stream
+    from ...transports.core.interfaces import Connection, RawTransport, Stream
 
     Command = Callable[..., Awaitable[dict[str, Any]]]
 
@@ -368,12 +371,13 @@ def say(message: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-async def main(listen: str) -> None:
+async def main(listen: str, websocket: WebSocketConfig) -> None:
     """Serve until stdin ends."""
     # All connections of a test come from one host, and often from one peer.
     limits = LimitsConfig(connections=MANY, connections_per_peer=MANY)
     config = NodeConfig(limits=limits, serve_perf=True)
-    async with Node(listen=Multiaddr.parse(listen), config=config) as node:
+    transports: list[RawTransport] = [TcpTransport(), WebSocketTransport(websocket)]
+    async with Node(listen=Multiaddr.parse(listen), transports=transports, config=config) as node:
         for protocol, handler in HANDLERS.items():
             node.handle(protocol, handler)
         say(
@@ -397,10 +401,16 @@ def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0")
     parser.add_argument("--backend", default="asyncio", choices=["asyncio", "uvloop", "trio"])
+    parser.add_argument("--tls-cert", help="the certificate shown at /tls/ws")
+    parser.add_argument("--tls-key", help="its key")
+    parser.add_argument("--tls-ca", help="an authority to trust when dialling /tls/ws")
     options = parser.parse_args()
+    websocket = WebSocketConfig(
+        cert_file=options.tls_cert, key_file=options.tls_key, ca_file=options.tls_ca
+    )
     backend = "trio" if options.backend == "trio" else "asyncio"
     extra = {"use_uvloop": options.backend == "uvloop"} if backend == "asyncio" else {}
-    anyio.run(main, options.listen, backend=backend, backend_options=extra)
+    anyio.run(main, options.listen, websocket, backend=backend, backend_options=extra)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from .addresses import EXAMPLE_ADDRESS
 
 if TYPE_CHECKING:
     from ...transports.core.errors import FailedAttempt
+    from ...transports.core.multiaddr import Multiaddr
 
 MAX_SENTENCE = 2000
 """Characters of an error's line; the report of a dial with sixteen addresses fits."""
@@ -123,15 +124,17 @@ def _cause(attempt: FailedAttempt) -> str:
     if isinstance(cause, OSError):
         return _os_error(cause)
     if isinstance(cause, DialError) and not cause.attempts:
-        return _one_dial(cause, str(attempt.address))
+        return _one_dial(cause, attempt.address)
     text = _sentence(cause)
     if isinstance(cause, (RemoteProtocolError, NegotiationError)):
         return f"what answers there does not speak libp2p as isthmus does: {text}"
     return text if attempt.phase == "connect" else f"the {attempt.phase} failed: {text}"
 
 
-def _one_dial(error: DialError, address: str) -> str:
-    text = str(error).removeprefix(f"cannot connect to {address}: ").removeprefix(f"{address} ")
+def _one_dial(error: DialError, address: Multiaddr) -> str:
+    text = str(error)
+    for each in (address, address.without_peer()):
+        text = text.removeprefix(f"cannot connect to {each}: ").removeprefix(f"{each} ")
     cause = error.__cause__
     advice = None
     if isinstance(cause, socket.gaierror):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
     " on one port that is chosen once and kept beside the key.",
 )
 @click.option(
+    "--tls-cert",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The certificate for /tls/ws, in PEM; read again when it has changed. With --tls-key.",
+)
+@click.option(
+    "--tls-key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The certificate's key, in PEM and without a password.",
+)
+@click.option(
     "--echo/--no-echo",
     default=None,
     help="Serve /echo/1.0.0. Default: only if every address listened on is a loopback one.",
@@ -43,6 +56,8 @@ if TYPE_CHECKING:
 def run(
     *,
     listen: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
     echo: bool | None,
     perf: bool | None,
     backend: str,
@@ -58,6 +73,7 @@ def run(
     Examples:
       isthmus run
       isthmus run --listen /ip4/127.0.0.1/tcp/4001 --ephemeral --json
+      isthmus run --listen /ip4/0.0.0.0/tcp/443/tls/ws --tls-cert node.pem --tls-key node.key
     """
     from ..daemon import EXAMPLE_LISTEN, DaemonOptions, serve
     from ..run import run as run_loop
@@ -68,6 +84,8 @@ def run(
         listen=tuple(parse_address(each, example=EXAMPLE_LISTEN) for each in listen),
         data_dir=storage.data_dir,
         identity=storage.identity,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         echo=echo,
         perf=perf,
     )

@@ -15,7 +15,10 @@ from .options import output_options
 if TYPE_CHECKING:
     from .output import Output
 
-PACKAGES = ("anyio", "trio", "uvloop", "cryptography", "click", "rich", "platformdirs")
+PACKAGES = (
+    *("anyio", "trio", "uvloop", "cryptography", "websockets"),
+    *("click", "rich", "platformdirs"),
+)
 """What isthmus runs on, besides Python; what cryptography runs on is asked of itself."""
 
 PLUGIN_GROUPS = ("isthmus.commands", "isthmus.transports")

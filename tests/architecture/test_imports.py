@@ -30,6 +30,11 @@ def test_nothing_heavy(statement):
     assert python(program).split() == []
 
 
+def test_a_node_loads_no_websocket_library_before_it_is_used():
+    program = "import sys, isthmus; isthmus.Node(); print('websockets' in sys.modules)"
+    assert python(program).split() == ["False"]
+
+
 def test_top_is_lazy():
     program = "import sys, isthmus; print(*(m for m in sys.modules if m.startswith('isthmus.')))"
     assert python(program).split() == []

@@ -11,6 +11,8 @@ import time
 import pytest
 from isthmus import Node
 
+from ..transports.websocket.authority import Authority
+
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 ID = "12D3KooW"
 
@@ -203,3 +205,30 @@ def test_it_stops_when_nobody_reads_any_more(isthmus):
     isthmus("ping", address, "-c", "1")
     done = daemon.finish()
     assert (done.code, done.err) == (1, "")
+
+
+def test_listens_on_websocket_with_and_without_a_certificate(isthmus, tmp_path):
+    files = Authority(tmp_path).issue()
+    tls = ["--tls-cert", str(files.cert_file), "--tls-key", str(files.key_file)]
+    listen = ["--listen", f"{LOOPBACK}/ws", "--listen", f"{LOOPBACK}/tls/ws"]
+    daemon = isthmus.start("run", "--json", *listen, *tls)
+    plain, secure = json.loads(daemon.line())["addresses"]
+    assert "/ws/p2p/" in plain
+    assert "/tls/ws/p2p/" in secure
+    assert isthmus("ping", plain, "-c", "1", "--ephemeral", "--json").code == 0
+    complaint = isthmus("ping", secure, "-c", "1", "--ephemeral").complaint()
+    assert f"cannot connect to {secure}: the certificate is refused" in complaint
+    assert "the setting ca_file" in complaint
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--listen", f"{LOOPBACK}/tls/ws"], "--tls-cert"),
+        (["--tls-cert", "node.pem"], "go together"),
+        (["--tls-key", "node.key"], "go together"),
+        (["--listen", f"{LOOPBACK}/wss", "--tls-cert", "/no.pem", "--tls-key", "/no.key"], "/no"),
+    ],
+)
+def test_certificates_that_are_not_there(isthmus, options, why):
+    assert why in isthmus("run", *options).complaint()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,10 +17,15 @@ from isthmus.transports.tcp import TcpTransport
 from isthmus.transports.testing.contract import TRANSPORT_CONTRACT, run_check
 from isthmus.transports.testing.pair import make_pair
 from isthmus.transports.upgrade import Upgraded
+from isthmus.transports.websocket.config import WebSocketConfig
+from isthmus.transports.websocket.transport import WebSocketTransport
+
+from ..transports.websocket.authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from anyio.abc import ByteStream
     from isthmus.transports.testing.pair import TransportPair
 
 POOR = LinkSettings(delay=0.002, jitter=0.002, rate=50e6, loss=0.002, reorder=0.01)
@@ -63,7 +70,41 @@ async def tcp() -> AsyncIterator[TransportPair]:
         yield pair
 
 
+@asynccontextmanager
+async def websocket() -> AsyncIterator[TransportPair]:
+    transports = Upgraded(WebSocketTransport()), Upgraded(WebSocketTransport())
+    address = Multiaddr.parse("/ip4/127.0.0.1/tcp/0/ws")
+    async with make_pair(*transports, address, intrude=below) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def secure_websocket() -> AsyncIterator[TransportPair]:
+    with TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        files = authority.issue()
+        transports = (
+            Upgraded(WebSocketTransport(WebSocketConfig(ca_file=authority.ca_file))),
+            Upgraded(
+                WebSocketTransport(
+                    WebSocketConfig(cert_file=files.cert_file, key_file=files.key_file)
+                )
+            ),
+        )
+        address = Multiaddr.parse("/ip4/127.0.0.1/tcp/0/tls/ws")
+        async with make_pair(*transports, address, intrude=below) as pair:
+            yield pair
+
+
+async def below(address: Multiaddr) -> ByteStream:
+    """Connect by TCP to where a WebSocket is expected."""
+    return await TcpTransport().dial_raw(Multiaddr(address.components[:2]))
+
+
+FACTORIES = [plain_memory, upgraded_memory, poor_memory, tcp, websocket, secure_websocket]
+
+
 @pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda each: each.__name__[6:])
-@pytest.mark.parametrize("factory", [plain_memory, upgraded_memory, poor_memory, tcp])
+@pytest.mark.parametrize("factory", FACTORIES)
 async def test_contract(factory, check):
     await run_check(check, factory)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from isthmus.node.events import NodeEvent
+    from isthmus.transports.core.interfaces import RawTransport
     from isthmus.transports.core.multiaddr import Multiaddr
     from isthmus.transports.core.peer_id import PeerId
     from isthmus.transports.upgrade import UpgradeConfig
@@ -152,7 +153,7 @@ class Victim:
         return [each for each in self.node.connections if each.remote_peer != honest]
 
     def _remains(self) -> dict[str, int]:
-        node, budget = self.node, self.transport._budget
+        node, budget = self.node, self.transport.budget
         tasks = len(anyio.get_running_tasks())
         counts = {
             "connections": len(node._swarm._entries) - 1,
@@ -180,12 +181,16 @@ def held(connection: YamuxConnection) -> int:
 
 @asynccontextmanager
 async def attacked(
-    *, upgrade: UpgradeConfig | None = None, config: NodeConfig | None = None
+    *,
+    upgrade: UpgradeConfig | None = None,
+    config: NodeConfig | None = None,
+    raw: RawTransport | None = None,
+    listen: str = LOOPBACK,
 ) -> AsyncIterator[Victim]:
     """Lend a node that serves echo and perf; see afterwards that it has taken no harm."""
-    transport = Upgraded(TcpTransport(), config=upgrade)
+    transport = Upgraded(raw or TcpTransport(), config=upgrade)
     settings = config or NodeConfig(serve_perf=True)
-    node = Node(listen=LOOPBACK, transports=[transport], config=settings)
+    node = Node(listen=listen, transports=[transport], config=settings)
     node.handle(ECHO, echo)
     with _recorded_log() as log, unwrap_group():
         async with Node() as honest:

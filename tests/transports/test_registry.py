@@ -16,6 +16,7 @@ from isthmus.transports.registry import GROUP, Registry, transports_for
 from isthmus.transports.tcp import TcpTransport
 from isthmus.transports.testing.pair import TestHost
 from isthmus.transports.upgrade import UpgradeConfig, Upgraded
+from isthmus.transports.websocket.transport import WebSocketTransport
 
 MEMORY = Multiaddr.parse("/memory/1")
 TCP = Multiaddr.parse("/ip4/127.0.0.1/tcp/1")
@@ -47,10 +48,12 @@ def installed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
 
-def test_default_is_tcp():
-    (transport,) = transports_for(None)
-    assert isinstance(transport, Upgraded)
-    assert isinstance(transport.raw, TcpTransport)
+def test_default_is_tcp_and_websocket():
+    transports = transports_for(None)
+    assert all(isinstance(each, Upgraded) for each in transports)
+    kinds = [type(each.raw) for each in transports]
+    assert kinds == [TcpTransport, WebSocketTransport]
+    assert transports[0].budget is transports[1].budget
 
 
 def test_objects_pass_and_raw_ones_are_upgraded():

@@ -164,7 +164,7 @@ class Multiaddr:
 
         It is the last one that neither names a peer nor says more about the one before it.
         """
-        others = [name for name in self.names if name not in ("p2p", "certhash")]
+        others = [name for name in self.names if name not in ("p2p", "certhash", "http-path")]
         return others[-1] if others else "p2p"
 
     @property

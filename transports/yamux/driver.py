@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 
 from ..core.errors import ConnectionClosed, LimitExceeded, P2PError, unwrap_group
 from ..core.interfaces import ConnectionStatistics, Priority
-from ..sockets import SocketStream, is_asyncio
+from ..sockets import FastStream, is_asyncio
 from ..wakeup import Waiters, new_wakeup
 from .events import (
     DataReceived,
@@ -93,7 +93,7 @@ class YamuxConnection:
         self.machine = machine
         self.clock = clock
         self._raw = raw
-        self._socket = raw if isinstance(raw, SocketStream) else None
+        self._socket = raw if isinstance(raw, FastStream) else None
         self._session = session
         self._early = list(early)
         self._budget = budget
@@ -400,7 +400,7 @@ class YamuxConnection:
                 self._deadline = deadline
                 self._earlier.set()
 
-    def _flush_socket(self, sock: SocketStream, leave: int) -> None:
+    def _flush_socket(self, sock: FastStream, leave: int) -> None:
         if self._unsent is not None and not self._send_rest(sock):
             return
         machine, now, budget = self.machine, self._last_flush, FLUSH_SIZE
@@ -421,7 +421,7 @@ class YamuxConnection:
                     self.wake_writer()
                     return
 
-    def _send_rest(self, sock: SocketStream) -> bool:
+    def _send_rest(self, sock: FastStream) -> bool:
         """Send what is left of the last record; True once nothing is."""
         assert self._unsent is not None
         rest = self._unsent[sock.send_nowait(self._unsent) :]
@@ -496,7 +496,7 @@ class YamuxConnection:
             or self.clock() - self._last_flush > IDLE_SOCKET
         )
 
-    async def _wait_writable(self, sock: SocketStream) -> None:
+    async def _wait_writable(self, sock: FastStream) -> None:
         try:
             await sock.wait_writable()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
@@ -570,6 +570,9 @@ class YamuxConnection:
             self._finished.set()
         self._ended.set()
         if self._lingers and self._socket is not None:
+            if self._finished.is_set():
+                # The writer was done before, and has not known that this is the end.
+                self._socket.end_sending()
             self.wake_writer()
             self._socket.resume_reading()
             self._reading.deadline = anyio.current_time() + 2 * CLOSE_TIMEOUT  # to flush

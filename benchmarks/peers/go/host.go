@@ -1,6 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"os"
 	"runtime/debug"
 	"strings"
 
@@ -11,13 +15,46 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 	"github.com/libp2p/go-libp2p/x/rate"
 )
 
 const module = "github.com/libp2p/go-libp2p"
 
-// newHost speaks TCP, Noise and Yamux as go-libp2p has them by default, and nothing else.
-func newHost(listen []string) (host.Host, error) {
+// tlsFiles are PEM files; empty where there is none.
+type tlsFiles struct{ cert, key, ca string }
+
+// options make the certificate and the trust of WebSocket's TLS.
+func (files tlsFiles) options() ([]any, error) {
+	var options []any
+	if files.cert != "" {
+		pair, err := tls.LoadX509KeyPair(files.cert, files.key)
+		if err != nil {
+			return nil, err
+		}
+		shown := &tls.Config{Certificates: []tls.Certificate{pair}}
+		options = append(options, websocket.WithTLSConfig(shown))
+	}
+	if files.ca != "" {
+		pem, err := os.ReadFile(files.ca)
+		if err != nil {
+			return nil, err
+		}
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, errors.New(files.ca + " holds no certificate")
+		}
+		options = append(options, websocket.WithTLSClientConfig(&tls.Config{RootCAs: roots}))
+	}
+	return options, nil
+}
+
+// newHost speaks TCP, WebSocket, Noise and Yamux as go-libp2p has them by default, and nothing else.
+func newHost(listen []string, files tlsFiles) (host.Host, error) {
+	secure, err := files.options()
+	if err != nil {
+		return nil, err
+	}
 	// The accounting of a usual node without its limits: the tests open 500 streams at once, the
 	// dial bench makes hundreds of connections from one address.
 	resources, err := rcmgr.NewResourceManager(
@@ -32,6 +69,7 @@ func newHost(listen []string) (host.Host, error) {
 	return libp2p.New(
 		libp2p.ListenAddrStrings(listen...),
 		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(websocket.New, secure...),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(resources),

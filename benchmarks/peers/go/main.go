@@ -1,6 +1,6 @@
 // A go-libp2p peer that takes commands: one JSON object a line on stdin, one answer a line on stdout.
 //
-//	peer [--listen MULTIADDR]...
+//	peer [--listen MULTIADDR]... [--tls-cert FILE --tls-key FILE] [--tls-ca FILE]
 package main
 
 import (
@@ -39,11 +39,15 @@ func run() error {
 		listen = append(listen, text)
 		return nil
 	})
+	var files tlsFiles
+	flag.StringVar(&files.cert, "tls-cert", "", "`file` of the certificate shown at /tls/ws")
+	flag.StringVar(&files.key, "tls-key", "", "`file` of its key")
+	flag.StringVar(&files.ca, "tls-ca", "", "`file` of an authority to trust when dialling /tls/ws")
 	flag.Parse()
 	if len(listen) == 0 {
 		listen = []string{defaultListen}
 	}
-	h, err := newHost(listen)
+	h, err := newHost(listen, files)
 	if err != nil {
 		return err
 	}

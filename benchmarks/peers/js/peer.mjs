@@ -1,13 +1,15 @@
 // A js-libp2p peer that takes commands: one JSON object a line on stdin, one answer a line on stdout.
-//   node peer.mjs [--listen MULTIADDR]...
+//   node peer.mjs [--listen MULTIADDR]... [--tls-cert FILE --tls-key FILE] [--tls-ca FILE]
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
+import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { parseArgs } from 'node:util'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
+import { webSockets } from '@libp2p/websockets'
 import { createLibp2p } from 'libp2p'
 import { benches } from './bench.mjs'
 import { commands } from './commands.mjs'
@@ -17,9 +19,21 @@ const DEFAULT_LISTEN = '/ip4/127.0.0.1/tcp/0'
 /** How long the node may take to close its connections once stdin has ended. */
 const STOP_MS = 1000
 
+const { values: given } = parseArgs({
+  options: {
+    listen: { type: 'string', multiple: true },
+    'tls-cert': { type: 'string' },
+    'tls-key': { type: 'string' },
+    'tls-ca': { type: 'string' }
+  }
+})
+if (given['tls-ca'] != null) {
+  setDefaultCACertificates([...getCACertificates(), readFileSync(given['tls-ca'], 'utf8')])
+}
+
 const node = await createLibp2p({
-  addresses: { listen: listenAddresses() },
-  transports: [tcp()],
+  addresses: { listen: given.listen ?? [DEFAULT_LISTEN] },
+  transports: [tcp(), webSockets({ https: certificate() })],
   connectionEncrypters: [noise()],
   // js allows 1000 streams each way and 10 before a handler is attached.
   streamMuxers: [yamux({ maxInboundStreams: 4096, maxOutboundStreams: 4096, maxEarlyStreams: 512 })],
@@ -38,9 +52,11 @@ const node = await createLibp2p({
   // The connection monitor stays as it is: it pings every 10 s and aborts a connection that is silent.
 })
 
-function listenAddresses () {
-  const { values } = parseArgs({ options: { listen: { type: 'string', multiple: true } } })
-  return values.listen ?? [DEFAULT_LISTEN]
+function certificate () {
+  if (given['tls-cert'] == null) {
+    return undefined
+  }
+  return { cert: readFileSync(given['tls-cert']), key: readFileSync(given['tls-key']) }
 }
 
 function version () {

@@ -1,0 +1,1 @@
+"""WebSocket, plain and over TLS, as a carrier of byte streams; `transport` has the transport."""
