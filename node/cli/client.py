@@ -53,7 +53,9 @@ def call(
         # The daemon of this very data directory: only under another name will it talk to us.
         key = PrivateKey.generate()
     config = NodeConfig(dial_timeout=timeout, negotiation_timeout=timeout)
-    return run(_connected(address, use, key, config), backend=backend)
+    # Who is named without a place is looked for on the LAN; nothing is announced for that.
+    lan = not target.addresses
+    return run(_connected(address, use, key, config, lan=lan), backend=backend)
 
 
 def client_key(storage: StorageOptions) -> PrivateKey:
@@ -76,8 +78,6 @@ def _parse(address: str) -> Target:
     except AddressError as error:
         why = str(error) if address.startswith("/") else f"{shown!r} is no multiaddr"
         raise AddressError(f"{why}; an address looks like {EXAMPLE_ADDRESS}") from error
-    if not target.addresses:
-        raise AddressError(f"{shown} says who, not where; an address looks like {EXAMPLE_ADDRESS}")
     return target
 
 
@@ -86,9 +86,11 @@ def _connected(
     use: Callable[[Connection, float], Awaitable[Result]],
     key: PrivateKey,
     config: NodeConfig,
+    *,
+    lan: bool,
 ) -> Callable[[], Awaitable[Result]]:
     async def attempt(identity: PrivateKey) -> Result:
-        async with Node(identity=identity, config=config) as node:
+        async with Node(identity=identity, lan=lan, config=config) as node:
 
             async def body() -> Result:
                 # Not the loop's clock: uvloop's counts milliseconds.

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     help="Serve /perf/1.0.0, by which any peer may make this node send and receive at full"
     " speed. Default: as for --echo.",
 )
+@click.option(
+    "--lan/--no-lan",
+    default=None,
+    help="Find the peers of this network by mDNS, connect to them, and be found by them."
+    " Default: unless every address listened on is a loopback one.",
+)
 @backend_option
 @storage_options
 @output_options
@@ -45,6 +51,7 @@ def run(
     listen: tuple[str, ...],
     echo: bool | None,
     perf: bool | None,
+    lan: bool | None,
     backend: str,
     storage: StorageOptions,
     output: Output,
@@ -69,6 +76,7 @@ def run(
         identity=storage.identity,
         echo=echo,
         perf=perf,
+        lan=lan,
     )
     run_loop(serve, options, _Report(output), backend=backend)
     output.line("stopped")
