@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import anyio
 from ..transports.core.errors import P2PError
 from ..transports.lan.driver import LanDiscovery, MulticastMissing
 from ..transports.lan.transport import LanTransport
+from .dialing import Target
 from .events import MulticastUnavailable, PeerFound
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .events import NodeEvent
     from .peerstore import PeerStore
     from .swarm import Swarm
+
+logger = logging.getLogger(__name__)
 
 DIALS_PER_SECOND = 8
 """Dials that nobody asked for, a second: what a LAN full of lies may cost."""
@@ -56,8 +60,8 @@ class Discovery:
         self._peers = peers
         self._publish = publish
         self._dials = dial
-        self._queue: deque[PeerId] = deque()
-        self._under_way: set[PeerId] = set()
+        self._queue: deque[Target] = deque()
+        self._under_way: set[PeerId | None] = set()
         self._poke = anyio.Event()
         self._lan = LanDiscovery(own, config, addresses=addresses, tell=self._receive)
         self.transport = LanTransport(self._lan, transports)
@@ -72,12 +76,12 @@ class Discovery:
                 if not self._queue:
                     await self._poke.wait()
                     continue
-                peer = self._queue.popleft()
-                if peer in self._under_way or swarm.best(peer) is not None:
+                target = self._queue.popleft()
+                if target.peer in self._under_way or _is_connected(swarm, target):
                     continue
-                await limiter.acquire_on_behalf_of(peer)
-                self._under_way.add(peer)
-                tasks.start_soon(self._connect, swarm, peer, limiter)
+                await limiter.acquire_on_behalf_of(target)
+                self._under_way.add(target.peer)
+                tasks.start_soon(self._connect, swarm, target, limiter)
                 await anyio.sleep(1 / DIALS_PER_SECOND)
 
     def _receive(self, event: PeerHeard | MulticastMissing) -> None:
@@ -87,20 +91,24 @@ class Discovery:
         if event.is_new:
             self._peers.add_addresses(event.peer, event.addresses)
             self._publish(PeerFound(event.peer, event.addresses))
-        if self._dials and len(self._queue) < WAITING and event.peer not in self._queue:
-            self._queue.append(event.peer)
+        target = Target(event.peer, event.addresses)
+        if self._dials and len(self._queue) < WAITING and target not in self._queue:
+            self._queue.append(target)
             self._poke.set()
 
-    async def _connect(self, swarm: Swarm, peer: PeerId, limiter: anyio.CapacityLimiter) -> None:
-        from .dialing import Target
-
+    async def _connect(self, swarm: Swarm, target: Target, limiter: anyio.CapacityLimiter) -> None:
         try:
-            if peer < self._own:
+            if target.peer is not None and target.peer < self._own:
                 await anyio.sleep(CROSSING_PAUSE)
-            if swarm.best(peer) is None:
-                await swarm.connect(Target(peer))
-        except P2PError:
-            return  # the swarm has told of it, as DialFailed
+            if not _is_connected(swarm, target):
+                await swarm.connect(target)
+        except P2PError as error:
+            # The swarm has published it, as DialFailed.
+            logger.debug("a peer of the LAN was not reached: %s", error)
         finally:
-            limiter.release_on_behalf_of(peer)
-            self._under_way.discard(peer)
+            limiter.release_on_behalf_of(target)
+            self._under_way.discard(target.peer)
+
+
+def _is_connected(swarm: Swarm, target: Target) -> bool:
+    return target.peer is not None and swarm.best(target.peer) is not None
