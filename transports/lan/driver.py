@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..core.peer_id import PeerId
     from ..portal import Inbox, Portal
     from .config import LanConfig
+    from .interfaces import Interface
     from .responder import Responder
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class MulticastMissing:
 class LanDiscovery:
     """Finds peers and lets itself be found; `tell` is called with every event.
 
-    `addresses` returns where the node can be dialled, now; `run` is to run as long as the node.
+    `addresses` returns where the node can be dialled, now, and `interfaces` what there is to find
+    peers on; `run` is to run as long as the node.
     """
 
     def __init__(
@@ -59,10 +61,12 @@ class LanDiscovery:
         *,
         addresses: Callable[[], Iterable[Multiaddr]],
         tell: Callable[[PeerHeard | MulticastMissing], object],
+        interfaces: Callable[[], Iterable[Interface]] = lan_interfaces,
     ) -> None:
         self._machine = LanMachine(own, config)
         self._addresses = addresses
         self._tell = tell
+        self._interfaces = interfaces
         self._poke = anyio.Event()
         self._heard = anyio.Event()
         self._missing: tuple[str, ...] = ()
@@ -104,7 +108,7 @@ class LanDiscovery:
         while True:
             self._poke = anyio.Event()
             now = anyio.current_time()
-            if machine.set_network(lan_interfaces(), self._addresses(), now):
+            if machine.set_network(self._interfaces(), self._addresses(), now):
                 await self._apply(portal, responder)
             if machine.handle_timeout(now):
                 await portal.run(responder.ask)

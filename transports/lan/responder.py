@@ -125,8 +125,11 @@ class _Listener(RecordUpdateListener):
         del zc
         for update in records:
             record = update.new
-            if isinstance(record, DNSText) and PREFIX in record.text:
-                self._heard(record.text, 0.0 if record.is_expired(now) else float(record.ttl))
+            if not isinstance(record, DNSText) or PREFIX not in record.text:
+                continue
+            # What only fell out of the cache is no goodbye: its addresses may be in a newer record.
+            if not record.ttl or not record.is_expired(now):
+                self._heard(record.text, float(record.ttl))
 
 
 def _future(awaitable: object) -> asyncio.Future[object]:

@@ -1,11 +1,12 @@
 // A js-libp2p peer that takes commands: one JSON object a line on stdin, one answer a line on stdout.
-//   node peer.mjs [--listen MULTIADDR]...
+//   node peer.mjs [--listen MULTIADDR]... [--mdns]
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { identify } from '@libp2p/identify'
+import { mdns } from '@libp2p/mdns'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { createLibp2p } from 'libp2p'
@@ -17,8 +18,12 @@ const DEFAULT_LISTEN = '/ip4/127.0.0.1/tcp/0'
 /** How long the node may take to close its connections once stdin has ended. */
 const STOP_MS = 1000
 
+const options = parseArgs({
+  options: { listen: { type: 'string', multiple: true }, mdns: { type: 'boolean' } }
+}).values
 const node = await createLibp2p({
-  addresses: { listen: listenAddresses() },
+  addresses: { listen: options.listen ?? [DEFAULT_LISTEN] },
+  peerDiscovery: options.mdns === true ? [mdns()] : [],
   transports: [tcp()],
   connectionEncrypters: [noise()],
   // js allows 1000 streams each way and 10 before a handler is attached.
@@ -37,11 +42,6 @@ const node = await createLibp2p({
   }
   // The connection monitor stays as it is: it pings every 10 s and aborts a connection that is silent.
 })
-
-function listenAddresses () {
-  const { values } = parseArgs({ options: { listen: { type: 'string', multiple: true } } })
-  return values.listen ?? [DEFAULT_LISTEN]
-}
 
 function version () {
   const manifest = new URL('../../package.json', import.meta.resolve('libp2p'))
