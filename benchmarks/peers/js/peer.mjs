@@ -6,7 +6,6 @@ import { parseArgs } from 'node:util'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { identify } from '@libp2p/identify'
-import { mdns } from '@libp2p/mdns'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { createLibp2p } from 'libp2p'
@@ -23,7 +22,7 @@ const options = parseArgs({
 }).values
 const node = await createLibp2p({
   addresses: { listen: options.listen ?? [DEFAULT_LISTEN] },
-  peerDiscovery: options.mdns === true ? [mdns()] : [],
+  peerDiscovery: options.mdns === true ? [(await import('@libp2p/mdns')).mdns()] : [],
   transports: [tcp()],
   connectionEncrypters: [noise()],
   // js allows 1000 streams each way and 10 before a handler is attached.

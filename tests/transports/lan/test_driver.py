@@ -137,7 +137,7 @@ class Fake:
 
 
 async def test_the_transport_tries_each_address():
-    peer = Here().peer
+    peer = PeerId.from_public_key(PrivateKey.generate().public_key)
     places = [Multiaddr.parse(f"/ip4/192.168.1.1/tcp/{port}") for port in (1, 2)]
     by_id = Multiaddr.parse(f"/p2p/{peer}")
     lan = LanTransport(Told(*places), [Fake(1)])
