@@ -94,7 +94,6 @@ class Program:
     @staticmethod
     def _read(pipe, lines):
         with pipe:
-            lines += []
             for line in pipe:
                 lines.append(line.rstrip())
 
