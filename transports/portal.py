@@ -348,11 +348,13 @@ class _Thread:
         loop = self._loop
         asyncio.set_event_loop(loop)
         try:
-            loop.run_until_complete(self._serve())
+            try:
+                loop.run_until_complete(self._serve())
+            except RuntimeError as error:
+                logger.warning("the loop of an asyncio library was stopped: %s", error)
+            loop.run_until_complete(_end_tasks())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
-        except RuntimeError as error:
-            logger.error("the loop of an asyncio library was stopped: %s", error)  # noqa: TRY400
         finally:
             loop.close()
             self.to_host(self._ended.set)
@@ -361,15 +363,18 @@ class _Thread:
     async def _serve(self) -> None:
         self.to_host(self._started.set)
         await self._stopping.wait()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            ended, pending = await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
-            for task in ended:
-                if not task.cancelled() and (error := task.exception()) is not None:
-                    logger.debug("a task of an asyncio library ended with %r", error)
-            _complain(len(pending))
+
+
+async def _end_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        ended, pending = await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
+        for task in ended:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.debug("a task of an asyncio library ended with %r", error)
+        _complain(len(pending))
 
 
 def _set(future: asyncio.Future[None]) -> None:
