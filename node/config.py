@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from ..transports.core.errors import ConfigError
+from ..transports.lan.config import LanConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,12 @@ class NodeConfig:
 
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """How much of this machine peers may take."""
+
+    lan: LanConfig = field(default_factory=LanConfig)
+    """How the LAN is used, by nodes that use it."""
+
+    dial_found: bool = False
+    """Connect to every peer that the LAN shows."""
 
     dial_timeout: float = 10.0
     """For one address, from the first packet to the muxer; go, js and rust allow as much."""

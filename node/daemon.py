@@ -20,6 +20,7 @@ from ..transports.core.errors import AddressError, ConfigError, StoreError, unwr
 from ..transports.core.interfaces import Priority
 from ..transports.core.keys import PrivateKey
 from ..transports.core.multiaddr import Multiaddr
+from ..transports.lan.config import LanConfig
 from .config import NodeConfig
 from .interfaces import interface_addresses
 from .keystore import DataDir, explained, load_or_create
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from ..transports.core.interfaces import RawTransport, Stream
     from ..transports.core.peer_id import PeerId
+    from ..transports.lan.config import Announce
     from .events import EventReader, NodeEvent
 
 ECHO_PROTOCOL = "/echo/1.0.0"
@@ -81,6 +83,12 @@ class DaemonOptions:
 
     perf: bool | None = None
     """Serve /perf/1.0.0; None as for `echo`."""
+
+    lan: bool | None = None
+    """Find and connect to the peers of this LAN; None: unless all addresses are loopback ones."""
+
+    announce: Announce = "private"
+    """Where the node shows itself; see `LanConfig.announce`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +190,12 @@ def _node(options: DaemonOptions, key: PrivateKey, listen: Sequence[Multiaddr]) 
     is_private = all(each.ip is not None and each.ip.is_loopback for each in listen)
     serve_echo = is_private if options.echo is None else options.echo
     serve_perf = is_private if options.perf is None else options.perf
+    config = NodeConfig(
+        serve_perf=serve_perf, lan=LanConfig(announce=options.announce), dial_found=True
+    )
+    lan = not is_private if options.lan is None else options.lan
     node = Node(
-        identity=key,
-        listen=listen,
-        transports=_transports(options),
-        config=NodeConfig(serve_perf=serve_perf),
+        identity=key, listen=listen, lan=lan, transports=_transports(options), config=config
     )
     if serve_echo:
         node.handle(ECHO_PROTOCOL, echo, priority=Priority.MEDIUM)

@@ -98,6 +98,21 @@ class PeerIdentified(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerFound(NodeEvent):
+    """A peer was found on the LAN, or at other addresses there; nobody has proven that it is so."""
+
+    peer: PeerId
+    addresses: tuple[Multiaddr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MulticastUnavailable(NodeEvent):
+    """On these interfaces the node finds nobody and is not found."""
+
+    interfaces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DialFailed(NodeEvent):
     """No address led to the peer; `peer` is None if the addresses did not name one."""
 

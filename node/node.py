@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Transport,
     )
     from .dialing import Destination
+    from .discovery import Discovery
     from .events import EventReader, PeerIdentified
     from .router import Handler
     from .swarm import Entry
@@ -62,6 +63,7 @@ class Node:
     """A peer of the network; an async context manager, to be entered once.
 
     Embedding it is silent: no socket is bound and nothing is announced unless `listen` says so.
+    `lan` finds the peers of the same network, and shows this node to them if it listens.
     `identity` is a new Ed25519 key unless given; `listen` names one or several multiaddrs;
     `transports` replaces the default, TCP and WebSocket, by objects and by names that packages
     have registered. Raises ConfigError for a transport that cannot be used, AddressError for an
@@ -75,6 +77,7 @@ class Node:
         *,
         identity: PrivateKey | None = None,
         listen: str | Multiaddr | Sequence[str | Multiaddr] = (),
+        lan: bool = False,
         transports: Sequence[Transport | RawTransport | str] | None = None,
         config: NodeConfig | None = None,
     ) -> None:
@@ -96,6 +99,9 @@ class Node:
         from ..transports.registry import transports_for
 
         chosen = transports_for(transports)
+        self._discovery = self._discover(chosen) if lan else None
+        if self._discovery is not None:
+            chosen.append(self._discovery.transport)
         self._swarm = Swarm(
             peer_id=self.peer_id,
             transports=chosen,
@@ -297,6 +303,8 @@ class Node:
                     tasks.start_soon(self._identify.run)
                     await self._start_listening(tasks)
                     self._events.publish(Listening(self.peer_id, self.addresses))
+                    if self._discovery is not None:
+                        tasks.start_soon(self._discovery.run, self._swarm)
                     yield
                 finally:
                     await self._stop()
@@ -315,9 +323,14 @@ class Node:
 
     async def _watch(self, listener: ConnectionListener) -> None:
         async for _ in listener.changes():
-            if self._update_addresses():
-                self._events.publish(AddressesChanged(self.addresses))
-                self._identify.poke()
+            self._look_at_addresses()
+
+    def _look_at_addresses(self) -> tuple[Multiaddr, ...]:
+        """Tell everyone if the addresses have changed; return them."""
+        if self._update_addresses():
+            self._events.publish(AddressesChanged(self.addresses))
+            self._identify.poke()
+        return self._addresses
 
     def _update_addresses(self) -> bool:
         bound = [address for listener in self._listeners for address in listener.addresses]
@@ -340,6 +353,20 @@ class Node:
             await self._router.serve(entry.connection, tasks, entry.upkeep, on_end)
         finally:
             self._identify.forget(entry.connection)
+
+    def _discover(self, transports: Sequence[Transport]) -> Discovery:
+        # Loaded only where it is used: it brings zeroconf.
+        from .discovery import Discovery
+
+        return Discovery(
+            self.peer_id,
+            self.config.lan,
+            transports=tuple(transports),
+            peers=self.peers,
+            addresses=self._look_at_addresses,
+            publish=self._events.publish,
+            dial=self.config.dial_found,
+        )
 
     def _register_own(self) -> None:
         for protocol, handler in (

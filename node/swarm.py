@@ -25,6 +25,7 @@ from ..transports.core.errors import (
     SelfDial,
 )
 from ..transports.core.interfaces import Side
+from ..transports.core.multiaddr import Component, Multiaddr
 from .dialing import Dial, explain, failed_attempt
 from .events import ConnectionEnded, ConnectionOpened, ConnectionRefused, DialFailed
 from .selection import Selection, rank_of
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from ..transports.core.interfaces import Connection, Transport
-    from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
     from .config import NodeConfig
     from .dialing import Target
@@ -199,6 +199,9 @@ class Swarm:
         dial = self._dials[key] = Dial(target.peer)
         if not target.addresses and target.peer is not None:
             dial.add(self._peers.addresses(target.peer))
+            by_id = Multiaddr((Component("p2p", bytes(target.peer)),))
+            if self.transport_for(by_id) is not None:
+                dial.add([by_id])
         self._tasks.start_soon(self._dial, key, dial, side)
         return dial
 
@@ -233,7 +236,8 @@ class Swarm:
         except Exception as error:  # noqa: BLE001  # boundary
             cause = error
         else:
-            bare = address.without_peer()
+            # Where the peer was reached; the address may have been its id alone.
+            bare = (address if address.host else connection.remote_addr).without_peer()
             self._by_address[bare] = entry
             self._peers.add_addresses(connection.remote_peer, [bare])
             dial.finish(connection)

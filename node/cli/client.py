@@ -12,9 +12,8 @@ from ..config import NodeConfig
 from ..dialing import parse_target
 from ..keystore import DataDir, explained, load_or_create
 from ..node import Node
-from ..printable import printable
 from ..run import run
-from .addresses import EXAMPLE_ADDRESS, parse_address
+from .addresses import parse_address
 from .interrupts import interruptible
 
 if TYPE_CHECKING:
@@ -46,7 +45,9 @@ def call(
         # The daemon of this very data directory: only under another name will it talk to us.
         key = PrivateKey.generate()
     config = NodeConfig(dial_timeout=timeout, negotiation_timeout=timeout)
-    return run(_connected(address, use, key, config), backend=backend)
+    # Who is named without a place is looked for on the LAN; nothing is announced for that.
+    lan = not target.addresses
+    return run(_connected(address, use, key, config, lan=lan), backend=backend)
 
 
 def client_key(storage: StorageOptions) -> PrivateKey:
@@ -70,9 +71,6 @@ def _parse(address: str) -> Target:
         target = parse_target(address)
     except AddressError:
         target = parse_target(parse_address(address))
-    if not target.addresses:
-        shown = printable(address)
-        raise AddressError(f"{shown} says who, not where; an address looks like {EXAMPLE_ADDRESS}")
     return target
 
 
@@ -81,10 +79,15 @@ def _connected(
     use: Callable[[Connection, float], Awaitable[Result]],
     key: PrivateKey,
     config: NodeConfig,
+    *,
+    lan: bool,
 ) -> Callable[[], Awaitable[Result]]:
     async def attempt(identity: PrivateKey) -> Result:
         # Ctrl-C cancels the work alone, so that the node stops in order.
-        async with interruptible() as work, Node(identity=identity, config=config) as node:
+        async with (
+            interruptible() as work,
+            Node(identity=identity, lan=lan, config=config) as node,
+        ):
             with work:
                 # Not the loop's clock: uvloop's counts milliseconds.
                 started = time.perf_counter()

@@ -14,6 +14,8 @@ from ..events import (
     EventsLost,
     HandlerFailed,
     Listening,
+    MulticastUnavailable,
+    PeerFound,
     PeerIdentified,
 )
 from ..printable import printable
@@ -32,7 +34,7 @@ def describe_event(event: NodeEvent) -> str | None:
     return printable(_text(event), limit=MAX_LINE)
 
 
-def _text(event: NodeEvent) -> str:  # noqa: PLR0911 - one line per kind of event
+def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind of event
     match event:
         case ConnectionOpened(peer=peer, address=address, side=side, limited=limited):
             way = "connected to" if side is Side.DIALER else "connection from"
@@ -47,6 +49,10 @@ def _text(event: NodeEvent) -> str:  # noqa: PLR0911 - one line per kind of even
             return reason
         case HandlerFailed(peer=peer, protocol=protocol, error=error):
             return f"{printable(protocol)} for {peer} failed: {str(error) or type(error).__name__}"
+        case PeerFound(peer=peer, addresses=addresses):
+            return f"found {peer} on the LAN ({', '.join(map(str, addresses))})"
+        case MulticastUnavailable(interfaces=interfaces):
+            return f"LAN: no multicast on {', '.join(map(printable, interfaces))}"
         case AddressesChanged(addresses=addresses):
             return f"addresses are now: {', '.join(map(str, addresses))}"
         case EventsLost(count=count):

@@ -76,6 +76,36 @@ def storage_options(command: Function) -> Function:
     return wrapped
 
 
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """The files of the certificate that a listener shows, and of its key."""
+
+    cert: Path | None
+    key: Path | None
+
+
+def tls_options(command: Function) -> Function:
+    """Add `--tls-cert` and `--tls-key`; the command is given `tls`."""
+
+    @click.option(
+        "--tls-cert",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="The certificate for /tls/ws, in PEM; read again when it has changed. With --tls-key.",
+    )
+    @click.option(
+        "--tls-key",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="The certificate's key, in PEM and without a password.",
+    )
+    @functools.wraps(command)
+    def wrapped(*, tls_cert: Path | None, tls_key: Path | None, **others: object) -> None:
+        command(tls=TlsOptions(tls_cert, tls_key), **others)
+
+    return wrapped
+
+
 def backend_option(command: Function) -> Function:
     """Add `--backend`, the event loop to run on."""
 

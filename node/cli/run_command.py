@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import backend_option, output_options, storage_options
+from .options import backend_option, output_options, storage_options, tls_options
 from .output import style
 
 if TYPE_CHECKING:
     from ...transports.core.multiaddr import Multiaddr
     from ..daemon import Started
     from ..events import NodeEvent
-    from .options import StorageOptions
+    from .options import StorageOptions, TlsOptions
     from .output import Output
 
 
@@ -27,18 +26,7 @@ if TYPE_CHECKING:
     help="Listen here; may be repeated. Default: every IPv4 and IPv6 address of this machine,"
     " on one port that is chosen once and kept beside the key.",
 )
-@click.option(
-    "--tls-cert",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The certificate for /tls/ws, in PEM; read again when it has changed. With --tls-key.",
-)
-@click.option(
-    "--tls-key",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The certificate's key, in PEM and without a password.",
-)
+@tls_options
 @click.option(
     "--echo/--no-echo",
     default=None,
@@ -50,16 +38,22 @@ if TYPE_CHECKING:
     help="Serve /perf/1.0.0, by which any peer may make this node send and receive at full"
     " speed. Default: as for --echo.",
 )
+@click.option(
+    "--lan/--no-lan",
+    default=None,
+    help="Find the peers of this network by mDNS, connect to them, and be found by them."
+    " Default: unless every address listened on is a loopback one.",
+)
 @backend_option
 @storage_options
 @output_options
 def run(
     *,
     listen: tuple[str, ...],
-    tls_cert: Path | None,
-    tls_key: Path | None,
+    tls: TlsOptions,
     echo: bool | None,
     perf: bool | None,
+    lan: bool | None,
     backend: str,
     storage: StorageOptions,
     output: Output,
@@ -84,10 +78,11 @@ def run(
         listen=tuple(parse_address(each, example=EXAMPLE_LISTEN) for each in listen),
         data_dir=storage.data_dir,
         identity=storage.identity,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
+        tls_cert=tls.cert,
+        tls_key=tls.key,
         echo=echo,
         perf=perf,
+        lan=lan,
     )
     run_loop(serve, options, _Report(output), backend=backend)
     end_at_once()

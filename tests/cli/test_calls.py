@@ -76,7 +76,6 @@ def test_a_port_where_nothing_listens(isthmus):
         ("127.0.0.1:4001", "'127.0.0.1:4001' is no multiaddr; did you mean /ip4/"),
         ("/ip4/127.0.0.1/tcp/99999", "an address looks like /ip4/"),
         ("/ip4/127.0.0.1\x1b[2J/tcp/1", "an address looks like /ip4/"),
-        (STRANGER, "says who, not where; an address looks like /ip4/"),
         ("/ip4/127.0.0.1/udp/4001", "no transport of this node can use"),
     ],
 )
@@ -84,6 +83,11 @@ def test_an_address_that_cannot_be_called(isthmus, address, why):
     complaint = isthmus("ping", address).complaint()
     assert why in complaint
     assert "\x1b" not in complaint
+
+
+def test_an_id_alone_where_there_is_no_lan(isthmus, offline):
+    complaint = isthmus("ping", STRANGER, prefix=offline).complaint()
+    assert f"nobody on the LAN says that it is {STRANGER}" in complaint
 
 
 def test_no_network(isthmus, offline):

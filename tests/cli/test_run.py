@@ -132,21 +132,21 @@ def test_an_address_that_cannot_be_listened_on(isthmus, address, why):
 
 
 def test_the_default_port_is_chosen_once(isthmus):
-    daemon = isthmus.start("run", "--json")
+    daemon = isthmus.start("run", "--json", "--no-lan")
     addresses = daemon.event("listening")["addresses"]
     assert daemon.stop().code == 0
     ports = {address.split("/")[4] for address in addresses}
     assert len(ports) == 1
     assert any(address.startswith("/ip4/127.0.0.1/tcp/") for address in addresses)
-    again = isthmus.start("run", "--json")
+    again = isthmus.start("run", "--json", "--no-lan")
     assert again.event("listening")["addresses"] == addresses
     assert again.stop().code == 0
     path = isthmus.data_dir / "port"
     assert path.read_text() == f"{ports.pop()}\n"
     with socket.create_server(("0.0.0.0", int(path.read_text()))):
-        assert f"or remove {path} to be given a new one" in isthmus("run").complaint()
+        assert f"or remove {path} to be given a new one" in isthmus("run", "--no-lan").complaint()
     path.write_text("many\n")
-    assert f"{path}: not a port number" in isthmus("run").complaint()
+    assert f"{path}: not a port number" in isthmus("run", "--no-lan").complaint()
 
 
 def test_without_ipv6_it_says_so_and_goes_on(isthmus, offline):
@@ -165,8 +165,8 @@ def test_without_ipv6_it_says_so_and_goes_on(isthmus, offline):
     [
         (["--listen", LOOPBACK], True, True),
         (["--listen", LOOPBACK, "--no-echo"], False, True),
-        (["--listen", LOOPBACK, "--listen", "/ip4/0.0.0.0/tcp/0"], False, False),
-        (["--listen", "/ip4/0.0.0.0/tcp/0", "--echo", "--perf"], True, True),
+        (["--listen", LOOPBACK, "--listen", "/ip4/0.0.0.0/tcp/0", "--no-lan"], False, False),
+        (["--listen", "/ip4/0.0.0.0/tcp/0", "--echo", "--perf", "--no-lan"], True, True),
     ],
 )
 def test_echo_and_perf_are_served_unasked_only_on_loopback(isthmus, options, echo, perf):

@@ -22,6 +22,8 @@ from isthmus.node.events import (
     EventsLost,
     HandlerFailed,
     Listening,
+    MulticastUnavailable,
+    PeerFound,
     PeerIdentified,
 )
 from isthmus.node.printable import printable
@@ -109,6 +111,8 @@ def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
         (DialFailed(None, HOSTILE), "a[2Jb cdefg"),
         (HandlerFailed(PEER, "/x", KeyError()), f"/x for {PEER} failed: KeyError"),
         (AddressesChanged((ADDRESS,)), f"addresses are now: {ADDRESS}"),
+        (PeerFound(PEER, (ADDRESS,)), f"found {PEER} on the LAN (/ip4/127.0.0.1/tcp/4001)"),
+        (MulticastUnavailable(("eth0", "br\x1b1")), "LAN: no multicast on eth0, br1"),
         (EventsLost(3), "3 events were too many to be shown"),
     ],
 )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,3 +60,89 @@ def lab(_namespaces: None) -> Iterator[natlab.Lab]:
     """An empty lab: the network `public` and its gateway; nothing of it outlives the test."""
     with natlab.Lab() as lab:
         yield lab
+
+
+COMMAND = (sys.executable, "-m", "isthmus")
+
+
+class Program:
+    """A program of a host: what it wrote, line by line, and when it was started."""
+
+    def __init__(self, lab, host, *arguments, directory):
+        environment = {**os.environ, "ISTHMUS_DATA_DIR": str(directory), "PYTHONWARNINGS": "error"}
+        self.lab = lab
+        self.started = time.time()
+        self._process = host.popen(
+            [*COMMAND, *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines, self.errors = [], []
+        self._readers = [
+            threading.Thread(target=self._read, args=(pipe, lines))
+            for pipe, lines in (
+                (self._process.stdout, self.lines),
+                (self._process.stderr, self.errors),
+            )
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @staticmethod
+    def _read(pipe, lines):
+        with pipe:
+            for line in pipe:
+                lines.append(line.rstrip())
+
+    def events(self, name, **fields):
+        found = [json.loads(line) for line in tuple(self.lines)]
+        return [each for each in found if each["event"] == name and fields.items() <= each.items()]
+
+    def event(self, name, timeout=10, **fields):
+        what = f"{name} {fields}"
+        self.lab.until(lambda: self.events(name, **fields), timeout=timeout, what=what)
+        return self.events(name, **fields)[0]
+
+    @property
+    def peer_id(self):
+        return self.event("listening")["peer_id"]
+
+    def stop(self):
+        self._process.send_signal(signal.SIGINT)
+        code = self._process.wait(10)
+        for reader in self._readers:
+            reader.join(10)
+        return code
+
+
+@pytest.fixture
+def start(lab, tmp_path):
+    """Start a node, by default one without any option but the form of its output."""
+    running = []
+
+    def start(host, *arguments, command="run", json_lines=True):
+        directory = tmp_path / f"{host.name}-{len(running)}"
+        more = ("--json",) if json_lines else ()
+        program = Program(lab, host, command, *arguments, *more, directory=directory)
+        running.append(program)
+        return program
+
+    yield start
+    for program in running:
+        program._process.kill()
+        program._process.wait(10)
+        for reader in program._readers:
+            reader.join(10)
+
+
+@pytest.fixture
+def home(lab):
+    return lab.add_nat("home")
+
+
+@pytest.fixture
+def pair(lab, home):
+    return lab.add_host("a", home), lab.add_host("b", home)

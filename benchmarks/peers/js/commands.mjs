@@ -202,9 +202,25 @@ export async function perfUpload (stream, wanted, bytes) {
   await stream.close()
 }
 
+/** Wait until mDNS, for which the program needs --mdns, has shown a peer; return where it is. */
+function discover (node, { peer_id: wanted }) {
+  return new Promise((resolve) => {
+    const look = async () => {
+      const found = (await node.peerStore.all()).find((peer) => peer.id.toString() === wanted)
+      if (found != null && found.addresses.length > 0) {
+        node.removeEventListener('peer:discovery', look)
+        resolve({ addresses: found.addresses.map((each) => each.multiaddr.toString()) })
+      }
+    }
+    node.addEventListener('peer:discovery', look)
+    look()
+  })
+}
+
 export const commands = {
   connect,
   disconnect,
+  discover,
   identify,
   ping,
   echo,

@@ -1,5 +1,5 @@
 // A js-libp2p peer that takes commands: one JSON object a line on stdin, one answer a line on stdout.
-//   node peer.mjs [--listen MULTIADDR]... [--tls-cert FILE --tls-key FILE] [--tls-ca FILE]
+//   node peer.mjs [--listen MULTIADDR]... [--mdns] [--tls-cert FILE --tls-key FILE] [--tls-ca FILE]
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { getCACertificates, setDefaultCACertificates } from 'node:tls'
@@ -22,6 +22,7 @@ const STOP_MS = 1000
 const { values: given } = parseArgs({
   options: {
     listen: { type: 'string', multiple: true },
+    mdns: { type: 'boolean' },
     'tls-cert': { type: 'string' },
     'tls-key': { type: 'string' },
     'tls-ca': { type: 'string' }
@@ -33,6 +34,7 @@ if (given['tls-ca'] != null) {
 
 const node = await createLibp2p({
   addresses: { listen: given.listen ?? [DEFAULT_LISTEN] },
+  peerDiscovery: given.mdns === true ? [(await import('@libp2p/mdns')).mdns()] : [],
   transports: [tcp(), webSockets({ https: certificate() })],
   connectionEncrypters: [noise()],
   // js allows 1000 streams each way and 10 before a handler is attached.
