@@ -45,8 +45,15 @@ PLAIN = (
 )
 SECURE = (identify, ping, echo_10_mb, half_close, streams_500, perf_download)
 CASES = {"/ws": PLAIN, "/tls/ws": SECURE}
+SOON = {"/ws": (identify, echo_10_mb, half_close, perf_download), "/tls/ws": (identify, echo_10_mb)}
+"""What is asked in every run: what can differ from TCP; the rest is slow, as it is the muxer's."""
 CELLS = [
-    (carrier, Cell(program, f"{direction} {carrier}", case))
+    pytest.param(
+        carrier,
+        Cell(program, f"{direction} {carrier}", case),
+        marks=() if case in SOON[carrier] else pytest.mark.slow,
+        id=f"{carrier}-{program} {direction} {case.__name__}",
+    )
     for carrier, cases in CASES.items()
     for program in PROGRAMS
     for direction in DIRECTIONS
@@ -83,7 +90,7 @@ def installed(cell: Cell) -> None:
 
 @pytest.mark.timeout(180, func_only=True)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("carrier", "cell"), CELLS, ids=str)
+@pytest.mark.parametrize(("carrier", "cell"), CELLS)
 async def test_case(carrier: str, cell: Cell, backend: str, tls_arguments: list[str]) -> None:
     listen = f"/ip4/127.0.0.1/tcp/0{carrier}"
     async with (
