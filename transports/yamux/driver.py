@@ -570,9 +570,6 @@ class YamuxConnection:
             self._finished.set()
         self._ended.set()
         if self._lingers and self._socket is not None:
-            if self._finished.is_set():
-                # The writer was done before, and has not known that this is the end.
-                self._socket.end_sending()
             self.wake_writer()
             self._socket.resume_reading()
             self._reading.deadline = anyio.current_time() + 2 * CLOSE_TIMEOUT  # to flush
