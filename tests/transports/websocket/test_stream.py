@@ -157,6 +157,7 @@ async def test_closing_while_another_task_reads_waits_for_nobody(is_forced):
         raw = await upgraded(served)
         await raw.send(frame(BINARY, b"x"))
         assert await raw.receive() == frame(BINARY, b"x", mask=None)
+        await anyio.wait_all_tasks_blocked()  # the other task reads again
         stream, started = served.streams[0], anyio.current_time()
         await (anyio.aclose_forcefully(stream) if is_forced else stream.aclose())
         assert anyio.current_time() - started < 0.5
