@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -180,6 +181,8 @@ def test_the_summary_says_what_was_measured_and_no_more():
         assert figure in text
     assert "one core" not in text
     assert "one core" in "\n".join(summary_lines(found, cores=1))
+    faster = replace(BOTH, bulk_alone=0.7e9)
+    assert "Bulk keeps 100 % of its speed" in "\n".join(summary_lines({"both": faster}, cores=2))
     nothing = Measured(seconds=1.0, echoes=0, bulk_bytes=0)
     text = "\n".join(summary_lines({"echo": nothing, "both": nothing}, cores=2))
     assert "ms" not in text.partition("Try next")[0]
