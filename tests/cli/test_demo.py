@@ -14,6 +14,8 @@ from isthmus.node.demo import STEPS
 from .processes import INTERRUPTED, children, until, watched
 
 BACKENDS = ["asyncio", "trio"]
+EACH = ["asyncio", pytest.param("trio", marks=pytest.mark.slow)]
+"""Where the processes are what is looked at, whatever loop they run."""
 SHORT = ("--seconds", "1")
 BRIEF = ("--seconds", "2")
 """Long enough to be interrupted at any step."""
@@ -85,7 +87,7 @@ def test_a_terminal_that_cannot_draw_gets_lines(isthmus):
     assert "What you have seen" in drawn
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EACH)
 @pytest.mark.parametrize("name", NAMES)
 @LINUX
 def test_ctrl_c_at_any_step_ends_both_nodes(isthmus, backend, name):
@@ -137,7 +139,7 @@ def test_a_polite_kill_ends_it_in_order(isthmus):
     assert (done.code, done.err) == (128 + signal.SIGTERM, "")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EACH)
 @pytest.mark.parametrize("at", ["start", "bulk"])
 @LINUX
 def test_the_other_node_ends_by_itself_if_this_one_is_killed(isthmus, backend, at):
@@ -149,7 +151,7 @@ def test_the_other_node_ends_by_itself_if_this_one_is_killed(isthmus, backend, a
         ended()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EACH)
 @pytest.mark.parametrize("name", ["start", "both"])
 @LINUX
 def test_the_other_node_killed_is_one_line(isthmus, backend, name):

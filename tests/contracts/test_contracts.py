@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
+import trio.testing
 from isthmus.transports.core.multiaddr import Multiaddr
 from isthmus.transports.memory.network import MemoryNetwork
 from isthmus.transports.memory.plain import PlainMemoryTransport
@@ -101,10 +102,23 @@ async def below(address: Multiaddr) -> ByteStream:
     return await TcpTransport().dial_raw(Multiaddr(address.components[:2]))
 
 
-FACTORIES = [plain_memory, upgraded_memory, poor_memory, tcp, websocket, secure_websocket]
+FACTORIES = [plain_memory, upgraded_memory, tcp, websocket, secure_websocket]
 
 
 @pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda each: each.__name__[6:])
 @pytest.mark.parametrize("factory", FACTORIES)
 async def test_contract(factory, check):
     await run_check(check, factory)
+
+
+@pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda each: each.__name__[6:])
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [
+        pytest.param("asyncio", marks=pytest.mark.slow),
+        # By a virtual clock, which takes none of the time that a poor link does.
+        pytest.param(("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}), id="trio"),
+    ],
+)
+async def test_contract_over_a_poor_link(check):
+    await run_check(check, poor_memory)
