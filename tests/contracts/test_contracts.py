@@ -102,7 +102,14 @@ async def below(address: Multiaddr) -> ByteStream:
     return await TcpTransport().dial_raw(Multiaddr(address.components[:2]))
 
 
-FACTORIES = [plain_memory, upgraded_memory, tcp, websocket, secure_websocket]
+FACTORIES = [
+    plain_memory,
+    upgraded_memory,
+    tcp,
+    websocket,
+    # What TLS adds is below all that the contract asks; tests/transports/websocket looks at it.
+    pytest.param(secure_websocket, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("check", TRANSPORT_CONTRACT, ids=lambda each: each.__name__[6:])

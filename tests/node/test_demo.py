@@ -52,7 +52,7 @@ class Seen:
         self.outcomes[step.name] = outcome
 
 
-@pytest.mark.parametrize("is_live", [True, False])
+@pytest.mark.parametrize("is_live", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_the_steps_in_order(anyio_backend_name, is_live):
     seen = Seen(is_live=is_live)
     async with Stage(seconds=1, arguments=["--json", "--backend", anyio_backend_name]) as stage:
