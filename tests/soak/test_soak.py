@@ -125,7 +125,6 @@ async def test_connections_leave_nothing_behind(program, scaled, tell):
         assert grown["descriptors"] == 0
 
 
-@pytest.mark.slow
 async def test_connections_held_idle_are_cheap(program, scaled, tell):
     count = scaled(1000)
     command = await anyio.to_thread.run_sync(argv_of, program)
