@@ -41,6 +41,9 @@ MAX_LAG = 0.01
 ECHO_INTERVAL = 0.001
 """Seconds between two echoes: as a fast mouse reports. Without a pause, bulk would pay for them."""
 
+STEP_PATIENCE = 45.0
+"""Seconds; starting a process alone may take thirty before that is given up."""
+
 RAMP_SHARE = 0.1
 """Of a measurement, that runs before it counts: a stream's window grows meanwhile."""
 
@@ -171,6 +174,9 @@ class Stage:
     is_quiet: bool = True
     """Whether what they write to the standard error is kept from this process's own."""
 
+    patience: float = STEP_PATIENCE
+    """Seconds above `seconds` after which a step is given up."""
+
     node: Node = field(default_factory=Node)
     others: dict[str, NodeProcess] = field(default_factory=dict)
     found: dict[str, Outcome] = field(default_factory=dict)
@@ -218,14 +224,14 @@ class Stage:
 async def perform(steps: Sequence[Step], stage: Stage, watcher: Watcher) -> None:
     """Do the steps in order; what came of each is in `stage.found`, by its name.
 
-    Raises NodeProcessFailed if another node's process does not start or ends, and what the
-    node's methods do.
+    Raises NodeProcessFailed if another node's process does not start or ends, TimeoutError if a
+    step stands still, and what the node's methods do.
     """
     for step in steps:
         watcher.begin(step)
         stage.watch = _watch(step, watcher)
         try:
-            outcome = await step.act(stage)
+            outcome = await _within(stage.seconds + stage.patience, step, stage)
         except (*_BROKEN, BaseExceptionGroup) as error:
             for process in stage.others.values():
                 ended = await process.why_ended()
@@ -234,6 +240,12 @@ async def perform(steps: Sequence[Step], stage: Stage, watcher: Watcher) -> None
             raise
         stage.found[step.name] = outcome
         watcher.done(step, outcome)
+
+
+async def _within(seconds: float, step: Step, stage: Stage) -> Outcome:
+    with anyio.move_on_after(seconds):
+        return await step.act(stage)
+    raise TimeoutError(f"the step {step.name!r} of the demonstration stood still")
 
 
 def _watch(step: Step, watcher: Watcher) -> Callable[[Measured], None] | None:

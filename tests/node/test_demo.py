@@ -90,6 +90,16 @@ async def test_a_step_that_fails_while_all_nodes_live_fails_with_its_own_error()
             await perform((STEPS[0], Step("fail", "Fail.", fail)), stage, Seen(is_live=False))
 
 
+async def test_a_step_that_stands_still_is_given_up():
+    async def wait(stage):
+        await anyio.sleep_forever()
+
+    stage = Stage(seconds=0.01, patience=0.01, arguments=["--json"])
+    with pytest.raises(TimeoutError, match="the step 'wait' of the demonstration stood still"):
+        async with stage:
+            await perform((Step("wait", "Wait.", wait),), stage, Seen(is_live=False))
+
+
 async def test_a_process_that_is_killed_is_named():
     async def kill(stage):
         os.kill(stage.others["other"].pid, signal.SIGKILL)
