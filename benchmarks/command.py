@@ -14,7 +14,7 @@ import click
 
 from . import harness, hotspots
 from .floors import judge
-from .questions import BASELINES, GROUPS, PEERS, QUICK, USUAL_GROUPS, Work
+from .questions import BASELINES, GROUPS, PEERS, QUICK, Work
 from .report import draw, markdown, verdict_json
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _names_of(
 @click.option(
     "--only",
     callback=_names_of(GROUPS),
-    default=",".join(USUAL_GROUPS),
+    default=",".join(GROUPS),
     show_default=True,
     help="What is asked.",
 )

@@ -171,8 +171,7 @@ def _latency() -> Iterator[Bound]:
 def _beside() -> Iterator[Bound]:
     """Bound what bulk does to urgent echoes on loopback, and they to it.
 
-    A flood of echoes is bounded in what they wait; what it takes from bulk is the price of its
-    thousands, which no floor was set for.
+    Both ways of asking decide: an echo each millisecond, and one after the other without a pause.
     """
     for question, suffix in (("beside", ""), ("flood", ", without a pause")):
         yield Bound(
@@ -192,7 +191,6 @@ def _beside() -> Iterator[Bound]:
             floor=Limit(0.85),
             target=None,
             prototype="0.84x-0.94x",
-            decides=question == "beside",
         )
 
 

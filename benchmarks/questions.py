@@ -160,8 +160,6 @@ BASELINES = ("raw", "bare", "aead")
 """Asked in every run, whichever peers are chosen."""
 PEERS = tuple(name for name in SUBJECTS if name not in BASELINES)
 GROUPS = ("throughput", "echo", "streams", "dials", "beside", "idle", "link", "flood")
-USUAL_GROUPS = GROUPS[:-1]
-"""What is asked unless told otherwise."""
 
 
 def questions(work: Work) -> list[Question]:
