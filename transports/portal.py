@@ -12,7 +12,7 @@ import logging
 import socket
 import threading
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar, TypeVarTuple
 
@@ -21,7 +21,7 @@ import anyio
 from .core.errors import unwrap_group
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from typing import Any, Self
 
     from anyio.abc import TaskGroup
@@ -53,7 +53,7 @@ async def open_portal() -> AsyncIterator[Portal]:
     """
     loop = _running_loop()
     portal = Portal(_Here(loop) if loop is not None else _Thread())
-    with unwrap_group():
+    with unwrap_group(), _without_consequences():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(portal._watch)  # noqa: SLF001 - two halves of one module
             try:
@@ -63,6 +63,16 @@ async def open_portal() -> AsyncIterator[Portal]:
                 with anyio.CancelScope(shield=True):
                     await portal._stop()  # noqa: SLF001
                 tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def _without_consequences() -> Iterator[None]:
+    """Leave out of a group the calls that ended because the portal did, where it says why."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        cause = group.split(anyio.ClosedResourceError)[1]
+        raise group if cause is None else cause from None
 
 
 class Portal:
