@@ -95,7 +95,7 @@ class YamuxConnection:
         self._raw = raw
         self._socket = raw if isinstance(raw, FastStream) else None
         self._session = session
-        self._early = list(early)
+        self._early = tuple(early)
         self._budget = budget
         self._opened_at = clock()
         self._bytes_sent = 0
@@ -111,7 +111,7 @@ class YamuxConnection:
         self._timer: asyncio.TimerHandle | None = None
         self._unsent: memoryview | None = None
         self._last_flush = 0.0
-        self._in_bulk = False
+        self._in_bulk = self._is_answer = False
         self._relieved: anyio.Event | None = None
         self._draining = False
         self._is_running = False
@@ -265,8 +265,8 @@ class YamuxConnection:
     # What streams ask for
 
     def poke(self, *, is_urgent: bool = False) -> None:
-        """See to it that what a command has queued is sent, at once if it is urgent."""
-        if self._unsent is None and (is_urgent or self._is_worth_flushing()):
+        """Have what a command has queued sent: at once if urgent, or the first after a chunk."""
+        if self._unsent is None and (is_urgent or self._is_answer or self._is_worth_flushing()):
             self._flush(WORTH_SENDING)
         else:
             self.wake_writer()
@@ -311,7 +311,7 @@ class YamuxConnection:
         """Feed the machine until the byte stream ends, and note what ended it."""
         try:
             self._take(self._early)
-            self._early.clear()
+            self._early = ()
             self._flush()
             if self._socket is not None:
                 await self._socket.receive_each(self._receive)
@@ -345,7 +345,9 @@ class YamuxConnection:
         if self._budget is not None and self._budget.used > self._budget.limit:
             self._relieve(self._budget)
         if self.machine.has_control or self.machine.queued:
-            self._flush()
+            self._is_answer = False
+            self.poke()
+        self._is_answer = True
         if self.machine.is_congested and self._socket is not None:
             # The peer sends what must be answered and does not read the answers.
             self._socket.pause_reading()
@@ -381,6 +383,7 @@ class YamuxConnection:
         if self._broken is not None:
             return
         self._last_flush = self.clock()
+        self._is_answer = False
         try:
             self._flush_socket(self._socket, leave)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
@@ -404,7 +407,8 @@ class YamuxConnection:
         if self._unsent is not None and not self._send_rest(sock):
             return
         machine, now, budget = self.machine, self._last_flush, FLUSH_SIZE
-        self._in_bulk = machine.queued >= WORTH_SENDING
+        if not leave or machine.queued >= WORTH_SENDING:
+            self._in_bulk = machine.queued >= WORTH_SENDING
         while record := machine.data_to_send(RECORD, now):
             size = self._session.seal_into(record, _record_buffer)
             sent = sock.send_nowait(_record_view[:size])
@@ -424,8 +428,7 @@ class YamuxConnection:
     def _send_rest(self, sock: FastStream) -> bool:
         """Send what is left of the last record; True once nothing is."""
         assert self._unsent is not None
-        rest = self._unsent[sock.send_nowait(self._unsent) :]
-        self._unsent = rest or None
+        self._unsent = self._unsent[sock.send_nowait(self._unsent) :] or None
         return self._unsent is None
 
     async def _send_all(self) -> None:
@@ -479,8 +482,7 @@ class YamuxConnection:
                 self._end_sending()
                 return
             if self._is_woken:
-                # More is waiting than one flush may send; or it is the rest of a large write, and
-                # the next one is about to add to it.
+                # More than one flush may send; or the rest of a write, to which more may come.
                 self._wake = new_wakeup()
                 await checkpoint()
                 continue

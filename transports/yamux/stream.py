@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from ..core.errors import StreamReset
 from ..core.interfaces import Priority, Stream, StreamStatistics
+from ..turns import MIN_TURN, next_turn
 from ..wakeup import Waiters
 
 if TYPE_CHECKING:
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     from .driver import YamuxConnection
     from .flow import StreamState
 
-# Bytes that an application may send or receive before the other tasks of the loop get a turn: the
-# queue that an urgent message meets on loopback is this many bytes of work.
-TURN = 131_072
-# What a call weighs at least, so that tiny ones yield too (every 64 of them).
-CALL_WEIGHT = 1024
+# Bytes that a call costs as much as, beside its data: tiny ones end a turn, too.
+CALL_WEIGHT = 4096
 
 
 class YamuxStream(Stream):
@@ -38,7 +35,7 @@ class YamuxStream(Stream):
         self._machine = connection.machine
         self._preface: Preface | None = None
         self._closed = False
-        self._work = 0
+        self._turn = MIN_TURN
         self._readers = Waiters()
         self._writers = Waiters()
 
@@ -63,20 +60,18 @@ class YamuxStream(Stream):
         """Receive at least one byte and at most `max_bytes`, which must be 1 or more."""
         if max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
-        if self._work >= TURN:
-            self._work = 0
-            await checkpoint()
+        if self._turn <= 0:
+            self._turn = await next_turn()
         if self._preface is not None:
             return await self._receive_through(self._preface, max_bytes)
         return await self._receive(max_bytes)
 
     async def send(self, item: bytes) -> None:
         """Send all of `item`, waiting while the peer grants no credit; keeps no reference to it."""
-        if self._work >= TURN:
-            self._work = 0
-            await checkpoint()
+        if self._turn <= 0:
+            self._turn = await next_turn()
         view = memoryview(item if type(item) is bytes else bytes(item))
-        self._work += CALL_WEIGHT + len(view)
+        self._turn -= CALL_WEIGHT + len(view)
         while True:
             self._check_sendable()
             view = view[self._machine.send(self.state, view) :]
@@ -104,10 +99,9 @@ class YamuxStream(Stream):
             self.connection.wake_writer()
             self.wake_reader()
             self.wake_writers()
-        self._work += CALL_WEIGHT
-        if self._work >= TURN:
-            self._work = 0
-            await checkpoint()
+        self._turn -= CALL_WEIGHT
+        if self._turn <= 0:
+            self._turn = await next_turn()
 
     def reset(self, code: int = 0) -> None:
         """End both directions at once and drop what waits; never blocks, harmless twice."""
@@ -158,7 +152,7 @@ class YamuxStream(Stream):
                 raise anyio.ClosedResourceError
             if state.received:
                 data = self._machine.take(state, max_bytes, self.connection.clock())
-                self._work += CALL_WEIGHT + len(data)
+                self._turn -= CALL_WEIGHT + len(data)
                 if self._machine.has_control:
                     self.connection.poke()
                 return data
@@ -171,7 +165,7 @@ class YamuxStream(Stream):
     async def _receive_through(self, preface: Preface, max_bytes: int) -> bytes:
         """Receive while a negotiation still rides on the first bytes."""
         while True:
-            data = preface.receive_data(await self._receive(TURN))
+            data = preface.receive_data(await self._receive(MIN_TURN))
             if data is not None:
                 self._preface = None
                 self.unread(data)

@@ -62,8 +62,8 @@ def session(side):
     return NoiseSession(send, receive)
 
 
-def connection(raw, side, *, budget=None, early=()):
-    clock = loop_clock()
+def connection(raw, side, *, budget=None, early=(), clock=None):
+    clock = clock or loop_clock()
     return YamuxConnection(
         raw,
         session(side),
@@ -78,10 +78,10 @@ def connection(raw, side, *, budget=None, early=()):
 
 
 @asynccontextmanager
-async def connected(path, *, budget=None):
+async def connected(path, **options):
     """Two running ends."""
     near, far = await raw_pair(path)
-    ends = connection(near, Side.DIALER, budget=budget), connection(far, Side.LISTENER)
+    ends = connection(near, Side.DIALER, **options), connection(far, Side.LISTENER)
     with unwrap_group():
         async with anyio.create_task_group() as tasks:
             for end in ends:
@@ -133,6 +133,40 @@ async def test_concurrent_senders_all_finish(path):
                 tasks.start_soon(near.send, bytes([each]) * (BIG // 4))
             data = await receive_exactly(far, BIG)
         assert all(data.count(each) == BIG // 4 for each in b"abcd")
+
+
+async def test_an_answer_goes_out_at_once_and_what_follows_is_gathered():
+    now = loop_clock()()
+    async with connected("tcp", clock=lambda: now) as (near, far):
+        asking, asked = await open_pair(far, near)
+        for _ in range(3):
+            await asking.send(b"?")
+            assert await asked.receive() == b"?"
+            before = near.statistics().bytes_sent
+            await asked.send(b"a")
+            after = near.statistics().bytes_sent
+            assert after > before
+            await asked.send(b"b")
+            await asked.send(b"c")
+            assert near.statistics().bytes_sent == after
+            assert await receive_exactly(asking, 3) == b"abc"
+
+
+async def test_the_rest_of_bulk_waits_for_more_whatever_comes_in_meanwhile():
+    now = loop_clock()()
+    async with connected("tcp", clock=lambda: now) as (near, far):
+        bulk, read = await open_pair(near, far)
+        hears, says = await open_pair(near, far)
+        for end in (near, far) * 2:
+            await end.probe()  # and what each side asks at the start is answered before
+        await bulk.send(bytes(65_536))
+        await receive_exactly(read, 65_436)
+        for _ in range(3):
+            await says.send(b"!")
+            assert await hears.receive() == b"!"
+        assert not read.statistics().bytes_unread
+        now += 1
+        assert len(await receive_exactly(read, 100)) == 100
 
 
 async def test_data_before_run(path):
