@@ -42,7 +42,12 @@ MIN_RTT_AGE = 10.0
 FOREIGN_QUEUE = 0.012
 FOREIGN_ROUNDS = 8
 RELEASE_TIME = 10.0
-# Where a fast path's round trips show no queue, markers only watch, and there are fewer, as each
+# On loopback the queue is the receiver's buffer, which fills as soon as the sender is the faster one
+# of the two. So much of it is as long as the turns of the two loops take anyway; with less bulk would
+# stall, with twice as much an urgent echo takes twice as long. On a fast network it is some records.
+FAST_QUEUE = 0.00035
+FAST_RECORDS = 4
+# Where a fast path's round trips show no more than that, markers only watch, and are fewer, as each
 # costs both sides a record, on loopback a tenth of the bulk: with every answer the limit moves up
 # by a step of so many seconds of the rate, to so many at the most; a marker stands for half of it.
 SLACK_STEP = 0.001
@@ -102,6 +107,8 @@ class InFlightLimit:
         self._mark_at = 0.0
         self._probing = False
         self._slack = 0.0  # beyond the limit, while markers only watch
+        self._free_until = 0.0
+        self._overdue_at = inf
         self._released_until = -inf
         self._queued_since: float | None = None
 
@@ -137,6 +144,13 @@ class InFlightLimit:
         if self.is_active:
             self.is_active = False
             self._plan()
+
+    def is_free(self, now: float) -> bool:
+        """Say whether nothing else is to be asked: there is room, for largest records, unmarked.
+
+        The short answer for every record of a fast path whose markers only watch.
+        """
+        return self._written < self._free_until and now <= self._overdue_at
 
     def written(self, size: int, now: float) -> None:
         """Account for `size` bytes that were handed to the path."""
@@ -251,6 +265,12 @@ class InFlightLimit:
         else:
             self._frame = self._record = LARGEST_RECORD
         self._mark_at = 0.0 if self._probing else self._marked + self._distance()
+        self._free_until = 0.0
+        if self.is_active and self._slack:
+            room_until = self._acknowledged + self._limit + self._slack
+            self._free_until = min(self._mark_at, room_until)
+            oldest = self._markers[0].sent_at if self._markers else inf
+            self._overdue_at = oldest + (self.min_rtt or 0) + QUEUE_TARGET
 
     def _can_probe(self) -> bool:
         """Say whether the path is empty enough to measure its minimum round trip, by one marker."""
@@ -303,7 +323,10 @@ class InFlightLimit:
             self._learnt_at = self._written
         if rate is None or min_rtt is None or self._acknowledged < self._learnt_at:
             return
-        if rate >= FAST_RATE and rtt - min_rtt < GROWTH_QUEUE:
+        is_fast = rate >= FAST_RATE
+        queue = rtt - min_rtt
+        tolerance = max(FAST_QUEUE, FAST_RECORDS * LARGEST_RECORD / rate) if is_fast else inf
+        if is_fast and queue < min(tolerance, GROWTH_QUEUE):
             self._slack = min(self._slack + SLACK_STEP * rate, MAX_SLACK * rate)
             # A round trip this close to the shortest confirms it.
             self._min_rtt_at = now
@@ -316,12 +339,15 @@ class InFlightLimit:
         else:
             self._starting = self._starting and rtt < START_QUEUE * min_rtt + 2 * QUEUE_TARGET
             gain = 1.0
-            if self._starting:
+            if queue >= tolerance:
+                gain = 1.0
+            elif self._starting:
                 gain = START_GROWTH
-            elif rtt - min_rtt < GROWTH_QUEUE:
+            elif queue < GROWTH_QUEUE:
                 gain = GROWTH
             # The last record goes beyond: without room for it, each round trip would be less.
             record = self.record_size(LARGEST_RECORD)
-            limit = max(rate * gain * (min_rtt + QUEUE_TARGET) + record, MIN_LIMIT)
+            target = min_rtt + min(tolerance, QUEUE_TARGET)
+            limit = max(rate * gain * target + record, MIN_LIMIT)
             # What comes free goes out twice at most: a leap would be a queue.
             self._limit = limit if self._limit == inf else min(limit, self._limit + acknowledged)

@@ -45,6 +45,8 @@ class Bottleneck:
         self.now = 0.0
         self.is_sending = True
         self.is_held_back = False  # by its own slowness: it hardly keeps a queue
+        self.pace = inf  # bytes a second that the sender makes
+        self._paced_until = 0.0
         self.limit = InFlightLimit()
         self.limit.measured(rtt + LOOP, 0.0)
         self.limit.activate(0.0)
@@ -69,8 +71,10 @@ class Bottleneck:
             times = [until, limit.next_timeout()]
             if self._pongs:
                 times.append(self._pongs[0][0])
-            if self.is_sending and self.is_held_back:
-                times.append(self.now + max(self.queue - 0.0003, 1e-4))
+            if self._paced_until > self.now:
+                times.append(self._paced_until)
+            elif self.is_sending and self.is_held_back:
+                times.append(self.now + max(self.queue - 0.0001, 1e-4))
             elif self.is_sending and self.queue * self.rate >= self._capacity:
                 times.append(self.now + max(self.queue - 0.75 * self._capacity / self.rate, 1e-4))
             self.now = max(self.now, min(times))
@@ -90,7 +94,7 @@ class Bottleneck:
     def _send(self) -> None:
         limit = self.limit
         while self.is_sending and self.queue * self.rate < self._capacity:
-            if self.is_held_back and self.queue > 0.0005:
+            if self.is_held_back and self.queue > 0.0002 or self.now < self._paced_until:
                 return
             if limit.marker_due():
                 limit.mark(self._value, self.now)
@@ -101,6 +105,7 @@ class Bottleneck:
             if limit.room(self.now) <= 0:
                 return
             size = limit.record_size(65_519)
+            self._paced_until = max(self.now, self._paced_until) + size / self.pace
             self._delivered.append((self._transmit(size), size))
 
     def _transmit(self, size: int) -> float:
@@ -289,6 +294,34 @@ def test_a_fast_path_without_a_queue_is_only_watched():
     path.run(2.0)
     assert path._value - before <= 2 / MAX_SLACK + 1
     assert path.utilisation(1.0, 2.0) >= 0.98
+
+
+def test_where_markers_only_watch_the_short_answer_is_the_long_one():
+    path = Bottleneck(1e9, 0.0002)
+    path.is_held_back = True
+    seen = set()
+    for step in range(2000):
+        path.run(step * 0.0005)
+        # Both kinds of time: a queue now and then brings the limit back.
+        path.is_held_back = step % 100 < 90
+        limit = path.limit
+        is_free = limit.is_free(path.now)
+        seen.add(is_free)
+        if is_free:
+            assert not limit.marker_due()
+            assert limit.room(path.now) > 0
+            assert limit.record_size(65_519) == 65_519
+    assert seen == {True, False}
+    limit.deactivate()
+    assert not limit.is_free(path.now)
+
+
+def test_a_receiver_that_is_the_slower_one_gathers_no_queue_worth_mentioning():
+    path = Bottleneck(2e9, 0.0001)
+    path.pace = 2.1e9
+    path.run(2.0)
+    assert path.worst_queue(1.0, 2.0) < 0.001
+    assert path.utilisation(1.0, 1.9) >= 0.95
 
 
 def test_a_queue_on_a_watched_path_brings_the_limit_back():

@@ -349,14 +349,14 @@ class YamuxMachine:
         parts: list[bytes | memoryview] = []
         inflight = self.inflight
         lowest, room = LOWEST_RANK, max_bytes
-        if self._table.is_mixed:
+        if not self._table.is_mixed:
+            inflight.deactivate()
+        elif not inflight.is_free(now):
             inflight.activate(now, is_busy=self.queued >= SEND_QUEUE)
             if inflight.marker_due() and inflight.mark(self._send_ping(), now):
                 max_bytes = HEADER_SIZE * len(self._control)
             room = inflight.record_size(max_bytes)
             lowest = LOWEST_RANK if inflight.room(now) > 0 else self._table.highest_open
-        else:
-            inflight.deactivate()
         size = self._put_control(parts, max_bytes)
         size = self._put_frames(parts, size, room, inflight.frame_size(LARGEST_FRAME), lowest)
         if self._acks and parts:
