@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 
 from ..transports.core.errors import ConfigError
 from ..transports.lan.config import LanConfig
+from .reconnect import ReconnectPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,9 @@ class NodeConfig:
 
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """How much of this machine peers may take."""
+
+    reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
+    """How peers that were lost are dialled again."""
 
     lan: LanConfig = field(default_factory=LanConfig)
     """How the LAN is used, by nodes that use it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
@@ -12,24 +13,23 @@ from ..transports.core.errors import (
     DialError,
     DialTimeout,
     FailedAttempt,
-    HandshakeError,
-    NegotiationError,
     NoTransport,
     SelfDial,
+    phase_of,
 )
 from ..transports.core.multiaddr import Multiaddr
 from ..transports.core.peer_id import PeerId
+from .dialplan import DialPlan
+from .dialreport import MAX_TEXT, DialReport, DialStep, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..transports.core.errors import P2PError
     from ..transports.core.interfaces import Connection
+    from .selection import Rank
 
 Destination: TypeAlias = "PeerId | Multiaddr | str | Sequence[Multiaddr | str]"
-
-MAX_ADDRESSES = 16
-"""Addresses tried in one dial; addresses are claims, and each may cost its full timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,46 +73,85 @@ def _target(addresses: Sequence[Multiaddr]) -> Target:
 class Dial:
     """One dial, shared by all who wait for it; the last one to give up cancels it."""
 
-    def __init__(self, peer: PeerId | None) -> None:
+    def __init__(self, peer: PeerId | None, now: float) -> None:
         self.peer = peer
         self.scope = anyio.CancelScope()
+        self.plan = DialPlan(now)
+        self.changed = anyio.Event()
         self.attempts: list[FailedAttempt] = []
+        self.steps: dict[Multiaddr, DialStep] = {}
+        self.is_quiet = True
+        """Whether nobody who waits wants to see an event of its failure."""
+        self.has_won = False
+        """Whether an attempt of this dial made the connection, and none came in meanwhile."""
+        self._began = now
+        self._time = time.time()
+        self._ranks: dict[Multiaddr, Rank] = {}
         self._finished = anyio.Event()
-        self._queue: list[Multiaddr] = []
-        self._next = 0
         self._waiters = 0
         self._connection: Connection | None = None
-        self._error: Exception | None = None
+        self.error: Exception | None = None
 
     @property
     def is_finished(self) -> bool:
         """Say whether those who wait have been given a connection or an error."""
         return self._finished.is_set()
 
-    def add(self, addresses: Iterable[Multiaddr]) -> None:
-        """Queue addresses that are not queued yet, up to the bound of one dial."""
+    def add(self, addresses: Iterable[Multiaddr], rank: Callable[[Multiaddr], Rank]) -> None:
+        """Plan addresses that are not planned yet, up to the bound of one dial."""
         for address in addresses:
-            if address not in self._queue and len(self._queue) < MAX_ADDRESSES:
-                self._queue.append(address)
+            kind = rank(address)
+            if self.plan.add(address, kind):
+                self._ranks[address] = kind
+                self.changed.set()
 
-    def next_address(self) -> Multiaddr | None:
-        """Take the next address to try."""
-        if self._next == len(self._queue):
-            return None
-        self._next += 1
-        return self._queue[self._next - 1]
+    def begin(self, address: Multiaddr, now: float) -> None:
+        """Note that an attempt begins; it was cancelled unless more is heard of it."""
+        self.steps[address] = DialStep(
+            address, self._ranks[address], Outcome.CANCELLED, now - self._began
+        )
+
+    def end(self, address: Multiaddr, now: float, cause: BaseException | None = None) -> None:
+        """Note what became of an attempt: it has failed if there is a cause."""
+        step = self.steps[address]
+        started = step.started or 0.0
+        duration = now - self._began - started
+        if cause is None:
+            self.steps[address] = replace(step, outcome=Outcome.CONNECTED, duration=duration)
+            return
+        attempt = failed_attempt(address, duration, cause)
+        self.attempts.append(attempt)
+        self.steps[address] = DialStep.failed(attempt, step.rank, started)
+        self.plan.failed(address, now)
+        self.changed.set()
+
+    def report(self, now: float) -> DialReport:
+        """Return what has happened so far."""
+        steps = [
+            # One that was cancelled ran until now.
+            replace(step, duration=now - self._began - (step.started or 0.0))
+            if step.duration is None
+            else step
+            for step in self.steps.values()
+        ]
+        steps += [
+            DialStep(address, self._ranks[address], Outcome.NOT_TRIED)
+            for address in self.plan.waiting
+        ]
+        error = "" if self.error is None else str(self.error)
+        return DialReport(self.peer, self._time, now - self._began, tuple(steps), error[:MAX_TEXT])
 
     def finish(self, connection: Connection) -> None:
         """Give everyone a connection; the first one counts."""
-        if self._error is None and self._connection is None:
+        if self.error is None and self._connection is None:
             self._connection = connection
-            self._finished.set()
+            self._finish()
 
     def fail(self, error: Exception) -> None:
         """Give everyone an error, unless there is a connection already."""
-        if self._error is None and self._connection is None:
-            self._error = error
-            self._finished.set()
+        if self.error is None and self._connection is None:
+            self.error = error
+            self._finish()
 
     async def wait(self) -> Connection:
         """Wait for the connection; raises what `fail` was given."""
@@ -124,9 +163,13 @@ class Dial:
             if not self._waiters and not self._finished.is_set():
                 self.scope.cancel()
         if self._connection is None:
-            assert self._error is not None
-            raise self._error
+            assert self.error is not None
+            raise self.error
         return self._connection
+
+    def _finish(self) -> None:
+        self._finished.set()
+        self.changed.set()
 
 
 def explain(dial: Dial) -> P2PError:
@@ -147,13 +190,6 @@ def explain(dial: Dial) -> P2PError:
 
 def failed_attempt(address: Multiaddr, duration: float, cause: BaseException) -> FailedAttempt:
     """Return the record of one attempt, with the phase that its cause shows."""
-    phase = "connect"
-    if isinstance(cause, HandshakeError):
-        phase = "handshake"
-    elif isinstance(cause, NegotiationError):
-        phase = "negotiation"
-    elif isinstance(cause, AddressError):
-        phase = "address"
-    elif isinstance(cause, DialError) and len(cause.attempts) == 1:
+    if isinstance(cause, DialError) and len(cause.attempts) == 1:
         return cause.attempts[0]
-    return FailedAttempt(address, phase, duration, cause)
+    return FailedAttempt(address, phase_of(cause), duration, cause)

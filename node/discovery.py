@@ -54,11 +54,13 @@ class Discovery:
         peers: PeerStore,
         addresses: Callable[[], Iterable[Multiaddr]],
         publish: Callable[[NodeEvent], None],
+        news: Callable[[PeerId], None],
         dial: bool,
     ) -> None:
         self._own = own
         self._peers = peers
         self._publish = publish
+        self._news = news
         self._dials = dial
         self._queue: deque[Target] = deque()
         self._under_way: set[PeerId | None] = set()
@@ -91,6 +93,7 @@ class Discovery:
         if event.is_new:
             self._peers.add_addresses(event.peer, event.addresses)
             self._publish(PeerFound(event.peer, event.addresses))
+        self._news(event.peer)
         target = Target(event.peer, event.addresses)
         if self._dials and len(self._queue) < WAITING and target not in self._queue:
             self._queue.append(target)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..transports.core.interfaces import Side
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
+    from .link import LinkState
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -117,6 +118,30 @@ class DialFailed(NodeEvent):
     """No address led to the peer; `peer` is None if the addresses did not name one."""
 
     peer: PeerId | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged(NodeEvent):
+    """The link to a peer is in another state; `reason` is why."""
+
+    peer: PeerId
+    state: LinkState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOnline(NodeEvent):
+    """A kept peer is connected."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOffline(NodeEvent):
+    """A kept peer is not connected any more."""
+
+    peer: PeerId
     reason: str
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, overload
 
 import anyio
 
 from ..transports.core.errors import (
+    AddressError,
     ConnectionClosed,
     DialError,
     LimitExceeded,
@@ -20,9 +22,11 @@ from ..transports.core.keys import PrivateKey
 from ..transports.core.multiaddr import Multiaddr
 from ..transports.core.peer_id import PeerId
 from .config import NodeConfig
-from .dialing import parse_target
+from .dialing import Target, parse_target
 from .events import AddressesChanged, EventHub, Listening
 from .interfaces import expand_wildcard
+from .links import Links
+from .networks import LocalNetworks
 from .peerstore import PeerStore
 from .protocols.identify import ID_PROTOCOL, PUSH_PROTOCOL
 from .protocols.identify_service import Identify
@@ -47,8 +51,10 @@ if TYPE_CHECKING:
         Transport,
     )
     from .dialing import Destination
+    from .dialreport import DialReport
     from .discovery import Discovery
     from .events import EventReader, PeerIdentified
+    from .link import Link
     from .router import Handler
     from .swarm import Entry
 
@@ -95,6 +101,11 @@ class Node:
             publish=self._events.publish,
             on_change=self._on_protocols,
         )
+        self.links = Links(
+            policy=self.config.reconnect,
+            publish=self._events.publish,
+            connect=lambda peer: self._swarm.connect(Target(peer), is_quiet=True),
+        )
         # Loaded here, since the transports are most of what an import of the node would cost.
         from ..transports.registry import transports_for
 
@@ -102,6 +113,7 @@ class Node:
         self._discovery = self._discover(chosen) if lan else None
         if self._discovery is not None:
             chosen.append(self._discovery.transport)
+        networks = LocalNetworks(time.monotonic)
         self._swarm = Swarm(
             peer_id=self.peer_id,
             transports=chosen,
@@ -109,6 +121,8 @@ class Node:
             peers=self.peers,
             publish=self._events.publish,
             serve=self._serve,
+            links=self.links,
+            is_on_link=networks.holds,
         )
         self._identify = Identify(
             key=self.key,
@@ -117,6 +131,7 @@ class Node:
             connections=lambda: self.connections,
             peers=self.peers,
             publish=self._events.publish,
+            is_on_link=networks.holds,
         )
         self._register_own()
         for transport in chosen:
@@ -271,6 +286,34 @@ class Node:
         """
         return await self._identify.ask(connection)
 
+    def keep(self, to: Destination) -> Link:
+        """Keep a peer connected from now on, as far as that is up to this node; return the link.
+
+        It is dialled at once, again whenever it is lost, without end, and every minute where it
+        has left; `PeerOnline` and `PeerOffline` tell. Raises AddressError if `to` does not say
+        whose addresses these are.
+        """
+        target = parse_target(to)
+        if target.peer is None:
+            raise AddressError("to keep a peer its id is needed: .../p2p/12D3KooW...")
+        if target.addresses:
+            self.peers.add_addresses(
+                target.peer, [address.without_peer() for address in target.addresses]
+            )
+        return self.links.keep(target.peer)
+
+    def forget(self, peer: PeerId) -> None:
+        """Keep a peer no more, and forget its link and its addresses; connections stay."""
+        self.links.forget(peer)
+        self.peers.forget(peer)
+
+    def why(self, peer: PeerId | None) -> DialReport | None:
+        """Return what the last dial to a peer did at every address; None if there was none.
+
+        Without a peer: the last dial of an address that did not say whose it is.
+        """
+        return self._swarm.reports.get(peer)
+
     def serve_perf(self) -> None:
         """Serve /perf/1.0.0, by which any peer may have this node send as much as it asks for."""
         self.handle(PERF_PROTOCOL, serve_perf, priority=Priority.LOW)
@@ -301,6 +344,7 @@ class Node:
                 try:
                     self._swarm.start(tasks)
                     tasks.start_soon(self._identify.run)
+                    tasks.start_soon(self.links.run)
                     await self._start_listening(tasks)
                     self._events.publish(Listening(self.peer_id, self.addresses))
                     if self._discovery is not None:
@@ -365,6 +409,7 @@ class Node:
             peers=self.peers,
             addresses=self._look_at_addresses,
             publish=self._events.publish,
+            news=self.links.news,
             dial=self.config.dial_found,
         )
 

@@ -102,6 +102,10 @@ class PeerStore:
             info.protocols = None
             info.last_seen = time.time()
 
+    def forget(self, peer: PeerId) -> None:
+        """Forget all that is known of a peer; harmless if that is nothing."""
+        self._peers.pop(peer, None)
+
     def _touch(self, peer: PeerId) -> PeerInfo:
         info = self._peers.get(peer)
         if info is None:

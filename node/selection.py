@@ -35,17 +35,17 @@ class Rank(IntEnum):
     RELAY = 5
 
 
-def rank_of(address: Multiaddr) -> Rank:
-    """Return the kind of path that a connection's remote address shows."""
+def rank_of(address: Multiaddr, is_on_link: Callable[[Multiaddr], bool]) -> Rank:
+    """Return the kind of path that an address shows; `is_on_link` knows this machine's networks."""
     names = address.names
     if "webrtc" in names or "webrtc-direct" in names:
         # In .../p2p-circuit/webrtc the relay only carried the signalling.
         return Rank.WEBRTC
     if "p2p-circuit" in names:
         return Rank.RELAY
-    if "ws" in names or "wss" in names:
-        return Rank.WEBSOCKET
-    return Rank.DIRECT
+    if is_on_link(address):
+        return Rank.LAN
+    return Rank.WEBSOCKET if "ws" in names or "wss" in names else Rank.DIRECT
 
 
 @dataclass(slots=True)

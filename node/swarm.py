@@ -7,7 +7,7 @@ does leaves that.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,7 +26,8 @@ from ..transports.core.errors import (
 )
 from ..transports.core.interfaces import Side
 from ..transports.core.multiaddr import Component, Multiaddr
-from .dialing import Dial, explain, failed_attempt
+from .dialing import Dial, explain
+from .dialreport import DialReport
 from .events import ConnectionEnded, ConnectionOpened, ConnectionRefused, DialFailed
 from .selection import Selection, rank_of
 
@@ -35,12 +36,18 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from ..transports.core.errors import ConnectionClosed
     from ..transports.core.interfaces import Connection, Transport
     from ..transports.core.peer_id import PeerId
     from .config import NodeConfig
     from .dialing import Target
     from .events import NodeEvent
+    from .links import Links
     from .peerstore import PeerStore
+    from .selection import Rank
+
+MAX_REPORTS = 256
+"""Reports of dials that are kept, each of some KiB."""
 
 REFUSAL_TIME = 1.0
 """Seconds for telling a peer that its connection is not wanted."""
@@ -84,6 +91,8 @@ class Swarm:
         peers: PeerStore,
         publish: Callable[[NodeEvent], None],
         serve: Serve,
+        links: Links,
+        is_on_link: Callable[[Multiaddr], bool] = lambda _: False,
     ) -> None:
         self._peer_id = peer_id
         self._transports = {name: each for each in transports for name in each.protocols}
@@ -91,11 +100,15 @@ class Swarm:
         self._peers = peers
         self._publish = publish
         self._serve = serve
+        self._links = links
+        self._is_on_link = is_on_link
         self._tasks: TaskGroup | None = None
         self._entries: dict[Connection, Entry] = {}
         self._by_address: dict[Multiaddr, Entry] = {}
         self._selections: dict[PeerId, Selection[Entry]] = {}
         self._dials: dict[Hashable, Dial] = {}
+        self.reports: OrderedDict[PeerId | None, DialReport] = OrderedDict()
+        """The last dial to each peer, the newest last; None is whoever was not known to the end."""
         self._poke = anyio.Event()
 
     @property
@@ -140,10 +153,12 @@ class Swarm:
         allow_limited: bool = True,
         side: Side = Side.DIALER,
         fresh: bool = False,
+        is_quiet: bool = False,
     ) -> Connection:
         """Return a connection to the target: one that stands, unless `fresh`, or a new one.
 
-        Raises DialError, NoTransport, LimitExceeded.
+        A failure is an event, too, unless all who wait for it are quiet. Raises DialError,
+        NoTransport, LimitExceeded.
         """
         if target.peer == self._peer_id:
             raise SelfDial(f"{target.peer} is this very node")
@@ -155,9 +170,14 @@ class Swarm:
                 return standing
         key: Hashable = object() if fresh else target.peer or target.addresses
         dial = self._dials.get(key)
-        if dial is None or dial.scope.cancel_called:
-            dial = self._start_dial(key, target, side)
-        dial.add(target.addresses)
+        if dial is None or dial.is_finished or dial.scope.cancel_called:
+            try:
+                dial = self._start_dial(key, target, side)
+            except LimitExceeded as error:
+                self._keep_report(DialReport.refused(target.peer, error))
+                raise
+        dial.add(target.addresses, self._rank)
+        dial.is_quiet = dial.is_quiet and is_quiet
         return await dial.wait()
 
     def discard(self, connection: Connection) -> None:
@@ -196,64 +216,102 @@ class Swarm:
         total = len(self._entries) + len(self._dials)
         if total >= limits.connections:
             raise _limit("connections", total, limits.connections, "connections")
-        dial = self._dials[key] = Dial(target.peer)
+        dial = self._dials[key] = Dial(target.peer, anyio.current_time())
         if not target.addresses and target.peer is not None:
-            dial.add(self._peers.addresses(target.peer))
+            dial.add(self._peers.addresses(target.peer), self._rank)
             by_id = Multiaddr((Component("p2p", bytes(target.peer)),))
             if self.transport_for(by_id) is not None:
-                dial.add([by_id])
+                dial.add([by_id], self._rank)
         self._tasks.start_soon(self._dial, key, dial, side)
         return dial
 
     async def _dial(self, key: Hashable, dial: Dial, side: Side) -> None:
+        if dial.peer is not None:
+            self._links.dialling(dial.peer)
         try:
             with dial.scope:
-                while not dial.is_finished and (address := dial.next_address()) is not None:
-                    await self._attempt(dial, address, side)
+                async with anyio.create_task_group() as attempts:
+                    await self._follow(dial, side, attempts)
                 if not dial.is_finished:
                     error = explain(dial)
-                    self._publish(DialFailed(dial.peer, str(error)))
+                    if not dial.is_quiet:
+                        self._publish(DialFailed(dial.peer, str(error)))
                     dial.fail(error)
         finally:
             if self._dials.get(key) is dial:
                 del self._dials[key]
-            dial.fail(DialError("the dial was cancelled: the node stops"))
+            why = "the node stops" if self._tasks is None else "nobody waits for it any more"
+            dial.fail(DialError(f"the dial was cancelled: {why}"))
+            if dial.peer is not None and dial.error is not None:
+                self._links.dial_failed(dial.peer, dial.error)
+            self._keep_report(dial.report(anyio.current_time()))
+
+    async def _follow(self, dial: Dial, side: Side, attempts: TaskGroup) -> None:
+        """Start attempts as planned, until there is a connection or nothing is left to try."""
+        plan = dial.plan
+        while not dial.is_finished and not plan.is_exhausted:
+            dial.changed = anyio.Event()
+            for address in plan.take(anyio.current_time()):
+                attempts.start_soon(self._attempt, dial, address, side)
+            with anyio.CancelScope(deadline=plan.next_timeout()):
+                await dial.changed.wait()
+        if dial.has_won:
+            attempts.cancel_scope.cancel()
+        # Where one came in instead, what is under way goes on: of crossed dials each side might
+        # otherwise cancel the one that the other has taken.
 
     async def _attempt(self, dial: Dial, address: Multiaddr, side: Side) -> None:
         timeout = self._config.dial_timeout
         transport = self.transport_for(address)
-        started = anyio.current_time()
-        cause: Exception
+        dial.begin(address, anyio.current_time())
+        cause: Exception | None = None
         try:
             if transport is None or not transport.can_dial(address):
                 raise NoTransport(address)
             with anyio.fail_after(timeout):
                 connection = await transport.dial(address, peer=dial.peer, side=side)
-            await self._check(connection, dial.peer)
-            entry = self._admit(connection)
+            await self._check(connection, dial)
+            self._win(dial, address, connection)
         except TimeoutError:
             cause = DialTimeout(f"no connection within {timeout:g} s")
         except Exception as error:  # noqa: BLE001  # boundary
             cause = error
-        else:
-            # Where the peer was reached; the address may have been its id alone.
-            bare = (address if address.host else connection.remote_addr).without_peer()
-            self._by_address[bare] = entry
-            self._peers.add_addresses(connection.remote_peer, [bare])
-            dial.finish(connection)
-            return
-        logger.debug("dialling %s failed: %r", address, cause)
-        dial.attempts.append(failed_attempt(address, anyio.current_time() - started, cause))
+        if cause is not None:
+            logger.debug("dialling %s failed: %r", address, cause)
+        dial.end(address, anyio.current_time(), cause)
+        if dial.has_won:
+            # Before whoever waits goes on, and may ask for it.
+            self._keep_report(dial.report(anyio.current_time()))
 
-    async def _check(self, connection: Connection, expected: PeerId | None) -> None:
-        actual = connection.remote_peer
+    def _win(self, dial: Dial, address: Multiaddr, connection: Connection) -> None:
+        dial.has_won = not dial.is_finished
+        entry = self._admit(connection)
+        # Where the peer was reached; the address may have been its id alone.
+        bare = (address if address.host else connection.remote_addr).without_peer()
+        self._by_address[bare] = entry
+        self._peers.add_addresses(connection.remote_peer, [bare])
+        dial.finish(connection)
+
+    def _rank(self, address: Multiaddr) -> Rank:
+        return rank_of(address, self._is_on_link)
+
+    def _keep_report(self, report: DialReport) -> None:
+        self.reports[report.peer] = report
+        self.reports.move_to_end(report.peer)
+        if len(self.reports) > MAX_REPORTS:
+            self.reports.popitem(last=False)
+
+    async def _check(self, connection: Connection, dial: Dial) -> None:
+        actual, expected = connection.remote_peer, dial.peer
         error: P2PError | None = None
         if self._tasks is None:
             error = LocalProtocolError("the node is not running")
         elif actual == self._peer_id:
             error = SelfDial("the address leads to this very node")
-        elif expected not in (None, actual):
+        elif expected is not None and expected != actual:
             error = PeerIdMismatch(expected, actual)
+        elif dial.has_won:
+            error = DialError("another address of the peer was faster")
         if error is not None:
             await self._refuse(connection)
             raise error
@@ -284,13 +342,14 @@ class Swarm:
             self._selections[peer] = selection
         selection.add(
             entry,
-            rank_of(address),
+            self._rank(address),
             dialled=connection.side is Side.DIALER,
             limited=limited,
             now=anyio.current_time(),
         )
         self._look_at(selection)
         self._peers.met(peer)
+        self._links.connected(peer, str(address))
         if not limited and (dial := self._dials.get(peer)):
             dial.finish(connection)
         self._publish(ConnectionOpened(peer, address, connection.side, limited))
@@ -311,6 +370,7 @@ class Swarm:
                         connection.remote_peer, connection.remote_addr, ended.remote, str(ended)
                     )
                 )
+                self._tell_link(connection, ended)
         finally:
             # It counts against the limits until its last handler has ended.
             self._remove(entry)
@@ -332,6 +392,11 @@ class Swarm:
             del self._selections[peer]
             self._peers.parted(peer)
         self._look_at(selection)
+
+    def _tell_link(self, connection: Connection, ended: ConnectionClosed) -> None:
+        peer = connection.remote_peer
+        if peer not in self._selections:
+            self._links.ended(peer, ended, was_dialled=connection.side is Side.DIALER)
 
     def _look_at(self, selection: Selection[Entry]) -> None:
         """Have a selection's deadline kept, which only several connections to a peer have."""

@@ -42,9 +42,9 @@ MIN_RTT_AGE = 10.0
 FOREIGN_QUEUE = 0.012
 FOREIGN_ROUNDS = 8
 RELEASE_TIME = 10.0
-# On loopback the queue is the receiver's buffer, which fills as soon as the sender is the faster one
-# of the two. So much of it is as long as the turns of the two loops take anyway; with less bulk would
-# stall, with twice as much an urgent echo takes twice as long. On a fast network it is some records.
+# On loopback the queue is the receiver's buffer, which fills as soon as the sender is the faster
+# side. So much of it is as long as the turns of the two loops take anyway; with less bulk would
+# stall, with twice as much an urgent echo takes twice as long. On a fast network: some records.
 FAST_QUEUE = 0.00035
 FAST_RECORDS = 4
 # Where a fast path's round trips show no more than that, markers only watch, and are fewer, as each

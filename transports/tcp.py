@@ -81,10 +81,12 @@ class TcpTransport:
         try:
             targets = await _resolve(addr)
         except OSError as problem:
-            raise DialError(f"{addr.host} cannot be resolved: {problem.strerror}") from problem
+            why = f"{addr.host} cannot be resolved: {problem.strerror}"
+            raise DialError(why, phase="resolve") from problem
         except UnicodeError as problem:
             # A label that is empty or too long fails before any resolver is asked.
-            raise DialError(f"{addr.host} cannot be resolved: it is no name") from problem
+            why = f"{addr.host} cannot be resolved: it is no name"
+            raise DialError(why, phase="resolve") from problem
         # From the port listened on, if wanted; from any other where that one will not do.
         ways = (True, False) if self._reuse_port and self._listening else (False,)
         for (family, target), reuse_port in product(targets, ways):

@@ -12,8 +12,8 @@ import threading
 from anyio.lowlevel import checkpoint
 
 # Bytes of work in a turn of the loop: some 0.2 ms where encryption and all else run at 2 GB/s. A
-# turn costs what the tasks beside it cost: with a third of this bulk beside an urgent echo without a
-# pause lost a sixth, and bulk alone a twentieth. The echo waits for two turns.
+# turn costs what the tasks beside it cost: with a third of this, bulk beside an urgent echo without
+# a pause lost a sixth, and bulk alone a twentieth. The echo waits for two turns.
 TURN = 458_752
 # What each of many gets: below it, turns cost more than the urgent gain.
 MIN_TURN = 131_072

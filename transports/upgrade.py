@@ -124,10 +124,12 @@ class Upgraded:
                 return await self.upgrade(stream, addr, side=side, peer=peer or addr.peer_id)
         except TimeoutError:
             await anyio.aclose_forcefully(stream)
-            raise DialTimeout(f"{addr} did not finish its upgrade within {limit:g} s") from None
+            why = f"{addr} did not finish its upgrade within {limit:g} s"
+            raise DialTimeout(why, phase="upgrade") from None
         except anyio.BrokenResourceError as error:
             await anyio.aclose_forcefully(stream)
-            raise DialError(f"{addr} broke off during the upgrade: {error}") from error
+            why = f"{addr} broke off during the upgrade: {error}"
+            raise DialError(why, phase="upgrade") from error
         except BaseException:
             await anyio.aclose_forcefully(stream)
             raise

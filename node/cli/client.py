@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from ...transports.core.errors import AddressError, SelfDial, StoreError
+from ...transports.core.errors import (
+    AddressError,
+    ConnectionClosed,
+    DialError,
+    LimitExceeded,
+    NoTransport,
+    SelfDial,
+    StoreError,
+)
 from ...transports.core.keys import PrivateKey
 from ...transports.core.peer_id import PeerId
 from ..config import NodeConfig
@@ -21,9 +30,12 @@ if TYPE_CHECKING:
 
     from ...transports.core.interfaces import Connection
     from ..dialing import Target
+    from ..dialreport import DialReport
     from .options import StorageOptions
 
 Result = TypeVar("Result")
+
+HINT_FULL = "it may be full (its setting limits.connections), or it does not want this peer"
 
 
 def call(
@@ -39,15 +51,51 @@ def call(
     Raises AddressError for an address that does not parse, StoreError for a key that cannot be
     used, what `Node.connect` raises, and click's Exit after Ctrl-C.
     """
-    target = _parse(address)
-    key = client_key(storage)
-    if target.peer == PeerId.from_public_key(key.public_key):
-        # The daemon of this very data directory: only under another name will it talk to us.
-        key = PrivateKey.generate()
-    config = NodeConfig(dial_timeout=timeout, negotiation_timeout=timeout)
-    # Who is named without a place is looked for on the LAN; nothing is announced for that.
-    lan = not target.addresses
-    return run(_connected(address, use, key, config, lan=lan), backend=backend)
+
+    async def connect_and_use(node: Node) -> Result:
+        # Not the loop's clock: uvloop's counts milliseconds.
+        started = time.perf_counter()
+        connection = await node.connect(address)
+        return await use(connection, time.perf_counter() - started)
+
+    return _run(address, connect_and_use, storage=storage, backend=backend, timeout=timeout)
+
+
+def explain(
+    address: str,
+    use: Callable[[Connection], Awaitable[None]],
+    *,
+    storage: StorageOptions,
+    backend: str,
+    timeout: float,
+) -> DialReport:
+    """Dial `address`, do `use(connection)` where that succeeds, and return the dial's report.
+
+    A connection that the peer ends meanwhile counts as none. Raises as `call`, but for what a
+    dial may fail with.
+    """
+
+    async def dial(node: Node) -> DialReport:
+        peer: PeerId | None = parse_target(address).peer
+        try:
+            connection = await node.connect(address)
+        except SelfDial:
+            raise
+        except (DialError, NoTransport, LimitExceeded):
+            report = node.why(peer)
+            assert report is not None
+            return report
+        report = node.why(peer)
+        assert report is not None
+        report = replace(report, peer=connection.remote_peer)
+        try:
+            await use(connection)
+        except ConnectionClosed as error:
+            why = f"the peer ended the connection as soon as it stood: {error}"
+            return replace(report, error=why, hint=HINT_FULL)
+        return report
+
+    return _run(address, dial, storage=storage, backend=backend, timeout=timeout)
 
 
 def client_key(storage: StorageOptions) -> PrivateKey:
@@ -74,14 +122,23 @@ def _parse(address: str) -> Target:
     return target
 
 
-def _connected(
+def _run(
     address: str,
-    use: Callable[[Connection, float], Awaitable[Result]],
-    key: PrivateKey,
-    config: NodeConfig,
+    use: Callable[[Node], Awaitable[Result]],
     *,
-    lan: bool,
-) -> Callable[[], Awaitable[Result]]:
+    storage: StorageOptions,
+    backend: str,
+    timeout: float,
+) -> Result:
+    target = _parse(address)
+    key = client_key(storage)
+    if target.peer == PeerId.from_public_key(key.public_key):
+        # The daemon of this very data directory: only under another name will it talk to us.
+        key = PrivateKey.generate()
+    config = NodeConfig(dial_timeout=timeout, negotiation_timeout=timeout)
+    # Who is named without a place is looked for on the LAN; nothing is announced for that.
+    lan = not target.addresses
+
     async def attempt(identity: PrivateKey) -> Result:
         # Ctrl-C cancels the work alone, so that the node stops in order.
         async with (
@@ -89,10 +146,7 @@ def _connected(
             Node(identity=identity, lan=lan, config=config) as node,
         ):
             with work:
-                # Not the loop's clock: uvloop's counts milliseconds.
-                started = time.perf_counter()
-                connection = await node.connect(address)
-                return await use(connection, time.perf_counter() - started)
+                return await use(node)
         raise AssertionError("unreachable: whoever is interrupted raises Exit")
 
     async def main() -> Result:
@@ -102,4 +156,4 @@ def _connected(
             # As above, for an address that does not say whose it is.
             return await attempt(PrivateKey.generate())
 
-    return main
+    return run(main, backend=backend)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from typing import TYPE_CHECKING
 
@@ -18,12 +17,12 @@ from ...transports.core.errors import (
     RemoteProtocolError,
     SelfDial,
 )
+from ..hints import OTHER_PROTOCOL, hint_for
 from ..printable import printable
 from .addresses import EXAMPLE_ADDRESS
 
 if TYPE_CHECKING:
     from ...transports.core.errors import FailedAttempt
-    from ...transports.core.multiaddr import Multiaddr
 
 MAX_SENTENCE = 2000
 """Characters of an error's line; the report of a dial with sixteen addresses fits."""
@@ -44,26 +43,6 @@ NOT_AVAILABLE = "na"
 _HOW_TO_SERVE = {
     "/perf/1.0.0": "; a node of isthmus does if it is started with: isthmus run --perf",
 }
-
-_NO_NODE = "is it a libp2p node that listens there?"
-
-_ADVICE = {
-    errno.ECONNREFUSED: "nothing listens there",
-    errno.ENETUNREACH: "this machine has no network that leads there",
-    errno.EHOSTUNREACH: "no machine answers there",
-    errno.EADDRNOTAVAIL: "this machine has no address of this kind to call from",
-    errno.EAFNOSUPPORT: "this machine has no addresses of this kind",
-    errno.ECONNRESET: _NO_NODE,
-    errno.EPIPE: _NO_NODE,
-}
-
-_NAME_ADVICE = {
-    socket.EAI_NONAME: "is it spelled right?",
-    socket.EAI_AGAIN: "no name server answers; is this machine on a network?",
-}
-"""The same for names that cannot be resolved; these numbers are not the system's."""
-
-_LATE = ": is that machine on, and does a firewall let this port through?"
 
 _SILENT: dict[type[BaseException], str] = {
     anyio.EndOfStream: "the peer ended the stream too early",
@@ -109,7 +88,7 @@ def _dial(error: DialError) -> str:
         return str(error)
     if len(attempts) == 1:
         attempt = attempts[0]
-        advice = _LATE if isinstance(attempt.cause, DialTimeout) else ""
+        advice = f": {hint_for(attempt)}" if isinstance(attempt.cause, DialTimeout) else ""
         return f"cannot connect to {attempt.address}: {_cause(attempt)}{advice}"
     tried = "; ".join(f"{attempt.address}: {_cause(attempt)}" for attempt in attempts)
     return f"cannot connect by any of {len(attempts)} addresses: {tried}"
@@ -120,30 +99,25 @@ def _cause(attempt: FailedAttempt) -> str:
     if isinstance(cause, (NoTransport, DialTimeout)):
         return str(cause)
     if isinstance(cause, PeerIdMismatch):
-        return f"{cause}: has it a new key, or is the address old?"
+        return f"{cause}: {hint_for(attempt)}"
     if isinstance(cause, OSError):
         return _os_error(cause)
     if isinstance(cause, DialError) and not cause.attempts:
-        return _one_dial(cause, attempt.address)
+        return _one_dial(cause, attempt)
     text = _sentence(cause)
     if isinstance(cause, (RemoteProtocolError, NegotiationError)):
-        return f"what answers there does not speak libp2p as isthmus does: {text}"
+        return f"{OTHER_PROTOCOL}: {text}"
     return text if attempt.phase == "connect" else f"the {attempt.phase} failed: {text}"
 
 
-def _one_dial(error: DialError, address: Multiaddr) -> str:
+def _one_dial(error: DialError, attempt: FailedAttempt) -> str:
     text = str(error)
-    for each in (address, address.without_peer()):
+    for each in (attempt.address, attempt.address.without_peer()):
         text = text.removeprefix(f"cannot connect to {each}: ").removeprefix(f"{each} ")
-    cause = error.__cause__
-    advice = None
-    if isinstance(cause, socket.gaierror):
-        advice = _NAME_ADVICE.get(cause.errno or 0)
-    elif isinstance(cause, OSError):
-        text, advice = _os_error(cause), _ADVICE.get(cause.errno or 0)
-    elif isinstance(cause, anyio.BrokenResourceError):
-        advice = _NO_NODE
-    return f"{text}: {advice}" if advice is not None else text
+    cause, hint = error.__cause__, hint_for(attempt)
+    if isinstance(cause, OSError) and not isinstance(cause, socket.gaierror):
+        text = _os_error(cause)
+    return f"{text}: {hint}" if hint else text
 
 
 def _os_error(error: OSError) -> str:

@@ -13,23 +13,31 @@ from ..events import (
     DialFailed,
     EventsLost,
     HandlerFailed,
+    LinkChanged,
     Listening,
     MulticastUnavailable,
     PeerFound,
     PeerIdentified,
+    PeerOffline,
+    PeerOnline,
 )
+from ..link import LinkState
 from ..printable import printable
 
 if TYPE_CHECKING:
     from ..events import NodeEvent
+
+_TOLD_LINKS = (LinkState.RECONNECTING, LinkState.FAILED)
 
 MAX_LINE = 500
 """Characters of an event's line: the reason of a failed dial may name several addresses."""
 
 
 def describe_event(event: NodeEvent) -> str | None:
-    """Return one line on an event; None if it has been told already."""
+    """Return one line on an event; None if another event or the start has told it."""
     if isinstance(event, Listening):
+        return None
+    if isinstance(event, LinkChanged) and event.state not in _TOLD_LINKS:
         return None
     return printable(_text(event), limit=MAX_LINE)
 
@@ -57,5 +65,22 @@ def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind o
             return f"addresses are now: {', '.join(map(str, addresses))}"
         case EventsLost(count=count):
             return f"{count} events were too many to be shown"
+    return _of_link(event) or _otherwise(event)
+
+
+def _of_link(event: NodeEvent) -> str | None:
+    match event:
+        case LinkChanged(peer=peer, state=LinkState.RECONNECTING, reason=reason):
+            return f"reconnecting to {peer}: {reason}"
+        case LinkChanged(peer=peer, reason=reason):
+            return f"gave up on {peer}: {reason}"
+        case PeerOnline(peer=peer):
+            return f"{peer} is online"
+        case PeerOffline(peer=peer, reason=reason):
+            return f"{peer} is offline: {reason}"
+    return None
+
+
+def _otherwise(event: NodeEvent) -> str:
     shown = [f"{name} {value}" for name, value in event.to_json().items() if name != "time"]
     return ", ".join(shown)

@@ -26,6 +26,7 @@ COMPLETE_VARIABLE = "_ISTHMUS_COMPLETE"
 COMMANDS = {
     "run": ("run_command:run", "Run a node until Ctrl-C."),
     "ping": ("ping_command:ping", "Measure the round trip to a peer."),
+    "why": ("why_command:why", "Say why a peer can be reached, or not, address by address."),
     "perf": ("perf_command:perf", "Measure the throughput to and from a peer."),
     "demo": ("demo_command:demo", "Show what two nodes do, on this machine."),
     "id": ("id_command:show_id", "Print the peer id of this machine's node."),
@@ -40,6 +41,7 @@ HIDDEN = {"demo-node": "demo_node_command:demo_node"}
 EXAMPLES = {
     "run": "isthmus run --listen /ip4/127.0.0.1/tcp/4001",
     "ping": "isthmus ping /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW... -c 5",
+    "why": "isthmus why /dns4/peer.example/tcp/4001/p2p/12D3KooW...",
     "perf": "isthmus perf /ip4/192.0.2.7/tcp/4001 --upload 200MB --download 1GiB",
     "demo": "isthmus demo",
     "id": "isthmus id --json",

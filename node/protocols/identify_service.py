@@ -10,6 +10,7 @@ import anyio
 
 from ...transports.core.envelope import next_sequence
 from ...transports.core.errors import P2PError, RemoteProtocolError
+from ..claims import believable
 from ..events import PeerIdentified
 from ..router import open_negotiated
 from .identify import (
@@ -59,8 +60,10 @@ class Identify:
         connections: Callable[[], tuple[Connection, ...]],
         peers: PeerStore,
         publish: Callable[[NodeEvent], None],
+        is_on_link: Callable[[Multiaddr], bool],
     ) -> None:
         self._key = key
+        self._is_on_link = is_on_link
         self._addresses = addresses
         self._protocols = protocols
         self._connections = connections
@@ -158,8 +161,9 @@ class Identify:
 
     def _learn(self, connection: Connection, news: Verified, *, is_push: bool) -> PeerIdentified:
         peer, message = connection.remote_peer, news.message
-        if news.addresses:
-            self._peers.set_addresses(peer, news.addresses, seq=news.record_seq)
+        believed = believable(news.addresses, connection.remote_addr, self._is_on_link)
+        if believed:
+            self._peers.set_addresses(peer, believed, seq=news.record_seq)
         # A push tells only what has changed; what the connection's end made void stays so.
         if (message.protocols or not is_push) and connection in self._connections():
             self._peers.set_protocols(peer, message.protocols, agent=message.agent_version)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
-from isthmus.node.dialing import MAX_ADDRESSES, Dial, Target, explain, failed_attempt, parse_target
+from isthmus.node.dialing import Dial, Target, explain, failed_attempt, parse_target
+from isthmus.node.dialreport import Outcome
+from isthmus.node.selection import Rank
 from isthmus.transports.core.errors import (
     AddressError,
     DialError,
@@ -37,20 +41,45 @@ def test_what_names_no_peer_is_refused(to):
         parse_target(to)
 
 
-async def test_a_dial_tries_each_address_once_and_not_too_many():
-    dial = Dial(PEER)
-    dial.add([ADDRESS, ADDRESS])
-    assert dial.next_address() == ADDRESS
-    assert dial.next_address() is None
-    dial.add(Multiaddr.parse(f"/ip4/192.0.2.1/tcp/{port}") for port in range(1, 100))
-    count = 1
-    while dial.next_address():
-        count += 1
-    assert count == MAX_ADDRESSES
+def direct(address: Multiaddr) -> Rank:
+    return Rank.DIRECT
+
+
+async def test_a_dial_reports_every_address():
+    addresses = [Multiaddr.parse(f"/ip4/192.0.2.1/tcp/{port}") for port in range(1, 5)]
+    dial = Dial(PEER, 10.0)
+    dial.add([*addresses, addresses[0]], direct)
+    for now in (10.0, 10.25, 10.5):
+        (address,) = dial.plan.take(now)
+        dial.begin(address, now)
+    refused = DialError("refused")
+    refused.__cause__ = OSError(errno.ECONNREFUSED, "refused")
+    dial.end(addresses[0], 12.0, refused)
+    dial.end(addresses[1], 14.0)
+    report = dial.report(15.0)
+    assert (report.peer, report.duration, report.error) == (PEER, 5.0, "")
+    assert [(each.outcome, each.started, each.duration) for each in report.steps] == [
+        (Outcome.FAILED, 0.0, 2.0),
+        (Outcome.CONNECTED, 0.25, 3.75),
+        (Outcome.CANCELLED, 0.5, 4.5),
+        (Outcome.NOT_TRIED, None, None),
+    ]
+    assert report.to_json()["steps"][0] == {
+        "address": "/ip4/192.0.2.1/tcp/1",
+        "rank": "direct",
+        "outcome": "failed",
+        "started_ms": 0.0,
+        "duration_ms": 2000.0,
+        "phase": "connect",
+        "cause": "refused",
+        "hint": "nothing listens there",
+    }
+    dial.fail(DialError("nothing left"))
+    assert dial.report(16.0).to_json()["error"] == "nothing left"
 
 
 async def test_the_error_tells_the_common_cause():
-    dial = Dial(PEER)
+    dial = Dial(PEER, 0.0)
     assert f"no address of {PEER}" in str(explain(dial))
     nothing = NoTransport(ADDRESS)
     dial.attempts.append(failed_attempt(ADDRESS, 0.0, nothing))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_interface
+
 import pytest
+from isthmus.node.networks import MAX_AGE, LocalNetworks
 from isthmus.node.selection import CLOSE_AFTER, RECHECK_AFTER, Rank, Selection, rank_of
 from isthmus.transports.core.multiaddr import Multiaddr
+from isthmus.transports.lan.interfaces import Interface
 
 RELAY = "/ip4/192.0.2.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5"
 
 
-def never(_: str) -> bool:
+def never(_: object) -> bool:
     return False
 
 
@@ -24,7 +28,37 @@ def never(_: str) -> bool:
     ],
 )
 def test_the_kind_of_a_path_is_read_from_its_address(address, rank):
-    assert rank_of(Multiaddr.parse(address)) is rank
+    assert rank_of(Multiaddr.parse(address), never) is rank
+
+
+@pytest.mark.parametrize(
+    ("address", "rank"),
+    [
+        ("/ip4/10.1.2.3/tcp/1", Rank.LAN),
+        ("/ip4/10.1.2.3/tcp/1/ws", Rank.LAN),
+        ("/ip4/10.1.3.3/tcp/1", Rank.DIRECT),
+        ("/ip6/fd00::7/tcp/1", Rank.LAN),
+        ("/dns4/peer.example/tcp/1", Rank.DIRECT),
+        ("/ip4/127.0.0.1/tcp/1", Rank.DIRECT),
+        (f"{RELAY.replace('192.0.2.1', '10.1.2.3')}/p2p-circuit", Rank.RELAY),
+    ],
+)
+def test_the_lan_is_what_an_interface_is_on(address, rank):
+    own = ("10.1.2.1/24", "fd00::1/64", "192.168.0.1/32")
+    interface = Interface("eth0", tuple(map(ip_interface, own)))
+    networks = LocalNetworks(lambda: 0.0, lambda: [interface])
+    assert rank_of(Multiaddr.parse(address), networks.holds) is rank
+
+
+def test_interfaces_are_read_again_after_a_while():
+    now, found = 0.0, [Interface("eth0", (ip_interface("10.1.2.1/24"),))]
+    networks = LocalNetworks(lambda: now, lambda: found)
+    address = Multiaddr.parse("/ip4/10.1.2.3/tcp/1")
+    assert networks.holds(address)
+    found.clear()
+    assert networks.holds(address)
+    now = MAX_AGE
+    assert not networks.holds(address)
 
 
 def test_the_lower_rank_wins_then_the_older():

@@ -94,7 +94,7 @@ class Bottleneck:
     def _send(self) -> None:
         limit = self.limit
         while self.is_sending and self.queue * self.rate < self._capacity:
-            if self.is_held_back and self.queue > 0.0002 or self.now < self._paced_until:
+            if (self.is_held_back and self.queue > 0.0002) or self.now < self._paced_until:
                 return
             if limit.marker_due():
                 limit.mark(self._value, self.now)

@@ -56,6 +56,7 @@ __all__ = [
     "StoreError",
     "StreamReset",
     "map_errors",
+    "phase_of",
     "unwrap_group",
 ]
 
@@ -102,11 +103,29 @@ class FailedAttempt:
         return f"{self.address}: {self.phase} failed after {self.duration * 1e3:.0f} ms: {text}"
 
 
-class DialError(P2PError):
-    """No connection could be made; `attempts` says what happened at each address."""
+def phase_of(cause: BaseException) -> str:
+    """Return the phase of a dial that an error of one attempt shows."""
+    if isinstance(cause, HandshakeError):
+        return "handshake"
+    if isinstance(cause, NegotiationError):
+        return "negotiation"
+    if isinstance(cause, AddressError):
+        return "address"
+    return cause.phase if isinstance(cause, DialError) else "connect"
 
-    def __init__(self, why: str, attempts: Sequence[FailedAttempt] = ()) -> None:
+
+class DialError(P2PError):
+    """No connection could be made; `attempts` says what happened at each address.
+
+    `phase` is what failed where there was one address: find, resolve, connect, tls, websocket or
+    upgrade.
+    """
+
+    def __init__(
+        self, why: str, attempts: Sequence[FailedAttempt] = (), *, phase: str = "connect"
+    ) -> None:
         self.attempts = tuple(attempts)
+        self.phase = phase
         super().__init__("; ".join([why, *map(str, self.attempts)]))
 
 

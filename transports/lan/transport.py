@@ -11,9 +11,8 @@ from ..core.errors import (
     DialError,
     DialTimeout,
     FailedAttempt,
-    HandshakeError,
-    NegotiationError,
     P2PError,
+    phase_of,
 )
 from ..core.interfaces import Side
 
@@ -59,9 +58,9 @@ class LanTransport:
                 return await self._dial(found.with_peer(wanted), side)
             except (P2PError, OSError) as error:
                 duration = anyio.current_time() - started
-                attempts.append(FailedAttempt(found, _phase(error), duration, error))
+                attempts.append(FailedAttempt(found, phase_of(error), duration, error))
         if not attempts:
-            raise DialError(f"nobody on the LAN says that it is {wanted}")
+            raise DialError(f"nobody on the LAN says that it is {wanted}", phase="find")
         raise DialError(f"{wanted} was found on the LAN, but not reached", attempts)
 
     async def listen(self, addr: Multiaddr) -> ConnectionListener:
@@ -75,9 +74,3 @@ class LanTransport:
                     return await transport.dial(addr, side=side)
                 raise DialTimeout(f"no connection within {ATTEMPT_TIMEOUT:g} s")
         raise DialError(f"no transport of this node can use {addr}")
-
-
-def _phase(error: Exception) -> str:
-    if isinstance(error, HandshakeError):
-        return "handshake"
-    return "negotiation" if isinstance(error, NegotiationError) else "connect"

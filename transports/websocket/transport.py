@@ -69,12 +69,14 @@ class WebSocketTransport:
                 return await self._open(raw, endpoint)
         except TimeoutError:
             why = f"{addr} did not finish TLS and HTTP within {limit:g} s"
-            raise DialTimeout(f"{why} (setting: websocket.handshake_timeout)") from None
+            why += " (setting: websocket.handshake_timeout)"
+            raise DialTimeout(why, phase="websocket") from None
         except _REFUSALS as error:
-            raise DialError(f"cannot connect to {addr}: {error}") from error
+            phase = "tls" if isinstance(error, HandshakeError) else "websocket"
+            raise DialError(f"cannot connect to {addr}: {error}", phase=phase) from error
         except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
             why = "the server hung up during the WebSocket handshake"
-            raise DialError(f"cannot connect to {addr}: {why}") from error
+            raise DialError(f"cannot connect to {addr}: {why}", phase="websocket") from error
 
     async def listen_raw(self, addr: Multiaddr) -> WebSocketListener:
         """Bind an address; port 0 picks a free one.

@@ -1,0 +1,95 @@
+"""When which address of a peer is dialled.
+
+Sans-IO: `add` addresses, start what `take` returns, say `failed` for each that does, and come back
+at `next_timeout`. The first connection that authenticates wins; whoever drives the plan then drops
+it. It follows RFC 8305 (Happy Eyeballs) with ranks for families.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING
+
+from .selection import Rank
+
+if TYPE_CHECKING:
+    from ..transports.core.multiaddr import Multiaddr
+
+STAGGER = 0.25
+"""Seconds after which the next address is tried beside one that does not answer (RFC 8305, 5)."""
+
+LAN_STAGGER = 0.03
+"""The same after an address of the LAN, where who is there answers within a millisecond."""
+
+LATE = {Rank.RELAY: 0.5, Rank.WEBRTC: 1.0, Rank.TURN: 1.0}
+"""Seconds that paths with a price wait while better ones are tried: a relay's bytes are another's,
+and WebRTC has signalling, candidates and two handshakes to pay for."""
+
+MAX_ADDRESSES = 16
+"""Addresses tried in one dial; addresses are claims, and each may cost its full timeout."""
+
+MAX_RUNNING = 8
+"""Attempts at one time, each a socket and a handshake; what go allows itself for one peer."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Candidate:
+    delay: float
+    rank: Rank
+    number: int
+    address: Multiaddr = field(compare=False)
+
+
+class DialPlan:
+    """The order and the times of one dial's attempts; `now` is when it begins."""
+
+    def __init__(self, now: float) -> None:
+        self._began = now
+        self._due = now
+        self._seen: set[Multiaddr] = set()
+        self._waiting: list[_Candidate] = []
+        self._running: set[Multiaddr] = set()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Say whether nothing runs and nothing is left to try."""
+        return not self._waiting and not self._running
+
+    @property
+    def waiting(self) -> tuple[Multiaddr, ...]:
+        """The addresses that were not tried yet, best first."""
+        return tuple(each.address for each in self._waiting)
+
+    def add(self, address: Multiaddr, rank: Rank) -> bool:
+        """Add an address, once, up to the bound; of one rank the first added is tried first."""
+        if address in self._seen or len(self._seen) >= MAX_ADDRESSES:
+            return False
+        insort(self._waiting, _Candidate(LATE.get(rank, 0.0), rank, len(self._seen), address))
+        self._seen.add(address)
+        return True
+
+    def take(self, now: float) -> tuple[Multiaddr, ...]:
+        """Return the addresses whose attempts begin now."""
+        taken = []
+        while now >= self.next_timeout():
+            candidate = self._waiting.pop(0)
+            self._running.add(candidate.address)
+            self._due = now + (LAN_STAGGER if candidate.rank is Rank.LAN else STAGGER)
+            taken.append(candidate.address)
+        return tuple(taken)
+
+    def failed(self, address: Multiaddr, now: float) -> None:
+        """Note that an attempt has failed: the next one begins at once."""
+        self._running.discard(address)
+        self._due = now
+
+    def next_timeout(self) -> float:
+        """When `take` has something to return; infinite if that depends on what fails."""
+        if not self._waiting or len(self._running) >= MAX_RUNNING:
+            return inf
+        if not self._running:
+            # All that was better has failed, or there was nothing better.
+            return self._due
+        return max(self._due, self._began + self._waiting[0].delay)
