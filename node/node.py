@@ -34,6 +34,7 @@ from .protocols.perf import PERF_PROTOCOL, serve_perf
 from .protocols.ping import MAX_INBOUND_PINGS, PING_PROTOCOL, serve_ping
 from .router import Registration, Router, open_negotiated
 from .swarm import Swarm
+from .watch import watch_networks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -95,6 +96,9 @@ class Node:
         self._events = EventHub()
         self._listeners: list[ConnectionListener] = []
         self._addresses: tuple[Multiaddr, ...] = ()
+        self._has_to_watch = anyio.Event()
+        if self._listen or lan:
+            self._has_to_watch.set()
         self._context: AbstractAsyncContextManager[None] | None = None
         self._router = Router(
             negotiation_timeout=self.config.negotiation_timeout,
@@ -300,6 +304,7 @@ class Node:
             self.peers.add_addresses(
                 target.peer, [address.without_peer() for address in target.addresses]
             )
+        self._has_to_watch.set()
         return self.links.keep(target.peer)
 
     def forget(self, peer: PeerId) -> None:
@@ -345,6 +350,7 @@ class Node:
                     self._swarm.start(tasks)
                     tasks.start_soon(self._identify.run)
                     tasks.start_soon(self.links.run)
+                    tasks.start_soon(self._watch_networks)
                     await self._start_listening(tasks)
                     self._events.publish(Listening(self.peer_id, self.addresses))
                     if self._discovery is not None:
@@ -364,6 +370,15 @@ class Node:
         for listener in self._listeners:
             tasks.start_soon(listener.serve, self._swarm.accept)
             tasks.start_soon(self._watch, listener)
+
+    async def _watch_networks(self) -> None:
+        # Only where it is of use: a node that merely dials holds nothing open for it.
+        await self._has_to_watch.wait()
+        await watch_networks(self._on_networks)
+
+    def _on_networks(self) -> None:
+        self._look_at_addresses()
+        self.links.news()
 
     async def _watch(self, listener: ConnectionListener) -> None:
         async for _ in listener.changes():
