@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, overload
 
 import anyio
@@ -23,17 +23,18 @@ from .config import NodeConfig
 from .dialing import parse_target
 from .events import AddressesChanged, EventHub, Listening
 from .interfaces import expand_wildcard
-from .peerstore import PeerStore
 from .protocols.identify import ID_PROTOCOL, PUSH_PROTOCOL
 from .protocols.identify_service import Identify
 from .protocols.perf import PERF_PROTOCOL, serve_perf
 from .protocols.ping import MAX_INBOUND_PINGS, PING_PROTOCOL, serve_ping
 from .router import Registration, Router, open_negotiated
+from .store.stores import Stores
 from .swarm import Swarm
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -64,12 +65,14 @@ class Node:
 
     Embedding it is silent: no socket is bound and nothing is announced unless `listen` says so.
     `lan` finds the peers of the same network, and shows this node to them if it listens.
+    `data_dir` is a directory for what it learns of peers, which the next node there begins with;
+    one node at a time uses it, and without one nothing is kept.
     `identity` is a new Ed25519 key unless given; `listen` names one or several multiaddrs;
     `transports` replaces the default, TCP and WebSocket, by objects and by names that packages
     have registered. Raises ConfigError for a transport that cannot be used, AddressError for an
     address that does not parse; entering raises NoTransport, AddressError, ConfigError or OSError
-    if it cannot listen. Leaving flushes what waits, for at most `config.stop_timeout` seconds, and
-    closes every connection.
+    if it cannot listen, and StoreError if a newer isthmus has written in `data_dir`. Leaving
+    flushes what waits, for at most `config.stop_timeout` seconds, and closes every connection.
     """
 
     def __init__(
@@ -78,13 +81,15 @@ class Node:
         identity: PrivateKey | None = None,
         listen: str | Multiaddr | Sequence[str | Multiaddr] = (),
         lan: bool = False,
+        data_dir: Path | None = None,
         transports: Sequence[Transport | RawTransport | str] | None = None,
         config: NodeConfig | None = None,
     ) -> None:
         self.config = config or NodeConfig()
         self.key = identity or PrivateKey.generate()
         self.peer_id = PeerId.from_public_key(self.key.public_key)
-        self.peers = PeerStore()
+        self.stores = Stores(data_dir)
+        self.peers = self.stores.peers
         self._listen = _parse_listen(listen)
         self._events = EventHub()
         self._listeners: list[ConnectionListener] = []
@@ -296,13 +301,14 @@ class Node:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        with unwrap_group():
-            async with anyio.create_task_group() as tasks:
+        with unwrap_group(), closing(self._events):
+            async with self.stores.opened(), anyio.create_task_group() as tasks:
                 try:
                     self._swarm.start(tasks)
                     tasks.start_soon(self._identify.run)
                     await self._start_listening(tasks)
                     self._events.publish(Listening(self.peer_id, self.addresses))
+                    tasks.start_soon(self.stores.run, self._events.publish)
                     if self._discovery is not None:
                         tasks.start_soon(self._discovery.run, self._swarm)
                     yield
@@ -345,7 +351,6 @@ class Node:
                 for listener in self._listeners:
                     closing.start_soon(listener.aclose)
                 closing.start_soon(self._swarm.stop)
-        self._events.close()
 
     async def _serve(self, entry: Entry, tasks: TaskGroup, on_end: Callable[[], None]) -> None:
         tasks.start_soon(self._identify.greet, entry.connection, entry.upkeep)

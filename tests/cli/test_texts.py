@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import unicodedata
+from pathlib import Path
 
 import anyio
 import pytest
@@ -25,6 +26,8 @@ from isthmus.node.events import (
     MulticastUnavailable,
     PeerFound,
     PeerIdentified,
+    StoreDegraded,
+    StoreRecovered,
 )
 from isthmus.node.printable import printable
 from isthmus.transports.core.errors import (
@@ -113,6 +116,11 @@ def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
         (AddressesChanged((ADDRESS,)), f"addresses are now: {ADDRESS}"),
         (PeerFound(PEER, (ADDRESS,)), f"found {PEER} on the LAN (/ip4/127.0.0.1/tcp/4001)"),
         (MulticastUnavailable(("eth0", "br\x1b1")), "LAN: no multicast on eth0, br1"),
+        (
+            StoreDegraded(Path("/d/x\x1b.sqlite3"), "no room"),
+            "what is known of peers is in memory only: /d/x.sqlite3: no room",
+        ),
+        (StoreRecovered(Path("/d/x")), "what is known of peers is kept again: /d/x"),
         (EventsLost(3), "3 events were too many to be shown"),
     ],
 )
