@@ -6,6 +6,7 @@ so that a new one can be begun.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -66,13 +67,21 @@ _FULL = frozenset({sqlite3.SQLITE_FULL})
 """After which the file is as it was, and can be tried again as it is."""
 
 _FORBIDDEN = "this account may not write it; see --data-dir and --ephemeral"
+_NO_ROOM = f"no room: the disk is full, or the file has {MAX_BYTES >> 20} MiB"
 _REASONS = {
     sqlite3.SQLITE_BUSY: "another program has it open",
     sqlite3.SQLITE_CANTOPEN: _FORBIDDEN,
-    sqlite3.SQLITE_FULL: f"no room: the disk is full, or the file has {MAX_BYTES >> 20} MiB",
+    sqlite3.SQLITE_FULL: _NO_ROOM,
     sqlite3.SQLITE_LOCKED: "another program has it open",
     sqlite3.SQLITE_PERM: _FORBIDDEN,
     sqlite3.SQLITE_READONLY: _FORBIDDEN,
+}
+_SYSTEM_REASONS = {
+    errno.EACCES: _FORBIDDEN,
+    errno.EDQUOT: _NO_ROOM,
+    errno.ENOSPC: _NO_ROOM,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: _FORBIDDEN,
 }
 
 _PRAGMAS = (
@@ -178,7 +187,8 @@ class Database:
             if code != sqlite3.SQLITE_OK:
                 raise StoreUnavailable(self._path, _REASONS.get(code, str(error))) from error
             if isinstance(error, OSError):
-                raise StoreUnavailable(self._path, error.strerror or str(error)) from error
+                reason = _SYSTEM_REASONS.get(error.errno or 0, error.strerror or str(error))
+                raise StoreUnavailable(self._path, reason) from error
             # Also what the module finds wrong with what it was given, which is a bug of ours.
             raise
 
@@ -233,6 +243,9 @@ class Database:
             raise StoreUnavailable(self._path, "it is no regular file; move it away")
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             os.chmod(self._path, 0o600)
+        # SQLite would take it for a broken disk.
+        if not os.access(self._path, os.R_OK | os.W_OK):
+            raise StoreUnavailable(self._path, _FORBIDDEN)
         return status.st_dev, status.st_ino
 
     def _look_at_place(self) -> None:

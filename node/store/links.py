@@ -77,8 +77,10 @@ class LinkHistories:
 
     def saved(self, link: StoredLink) -> None:
         """Note that a file has what `unsaved` returned."""
-        if history := self._links.get(link.peer):
-            history.saved = max(history.saved, link.first + len(link.changes))
+        history = self._links.get(link.peer)
+        # Meanwhile it may have been dropped, and begun anew.
+        if history is not None and link.changes[-1] in history.changes:
+            history.saved = min(link.first + len(link.changes), history.next)
 
     def restore(self, stored: Iterable[StoredLink]) -> None:
         """Take in what a file held, the most recently changed link first.

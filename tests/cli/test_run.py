@@ -91,8 +91,10 @@ def test_ephemeral_keeps_nothing(isthmus):
 def test_whom_it_has_met_is_kept(isthmus, tmp_path):
     daemon = isthmus.start("run", "--json", "--listen", LOOPBACK)
     address = daemon.address()
-    isthmus("ping", address, "--identity", str(tmp_path / "caller.key"), "-c", "1", "--json").json()
-    who = daemon.event("connection_ended")["peer"]
+    caller = str(tmp_path / "caller.key")
+    who = isthmus("id", "--identity", caller, "--json").json()["peer_id"]
+    isthmus("ping", address, "--identity", caller, "-c", "1", "--json").json()
+    assert daemon.event("connection_ended")["peer"] == who
     assert daemon.stop().code == 0
     path = isthmus.data_dir / "isthmus.sqlite3"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -100,7 +102,7 @@ def test_whom_it_has_met_is_kept(isthmus, tmp_path):
         assert [str(each.peer) for each in database.open(0.0).contents.peers] == [who]
 
 
-def test_a_store_that_cannot_be_used_is_told_and_the_node_goes_on(isthmus, peer, unprivileged):
+def test_a_store_that_cannot_be_used_is_told_and_the_node_goes_on(isthmus, unprivileged):
     daemon = isthmus.start("run", "--json", "--listen", LOOPBACK)
     daemon.address()
     assert daemon.stop().code == 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from isthmus.node.store.database import Database
-from isthmus.node.store.records import Batch
+from isthmus.node.store.records import Batch, StoreUnavailable
 
 from .values import BATCH, kept, link, peer, stored
 
@@ -136,8 +136,6 @@ def look_at(path: Path) -> None:
 
 def use(database: Database) -> bool:
     """Write; say whether it worked. Damage that shows only now costs one batch."""
-    from isthmus.node.store.records import StoreUnavailable
-
     try:
         database.write(BATCH, 6.0)
     except StoreUnavailable as error:

@@ -19,6 +19,12 @@ from isthmus.transports.core.errors import StoreError
 from .values import BATCH, change, kept, link, peer, stored
 
 NOW = 1_800_000_000.7
+OPEN = (
+    "import sys; from pathlib import Path;"
+    "from isthmus.node.store.database import Database;"
+    "Database(Path(sys.argv[1])).open(0.0)"
+)
+"""A program that opens a file."""
 LATER = (*MIGRATIONS, ("ALTER TABLE peers ADD COLUMN colour TEXT",))
 
 
@@ -135,13 +141,8 @@ def test_it_has_one_user(path):
         with pytest.raises(StoreUnavailable, match="another program has it open"):
             Database(path).open(NOW)
         # Having looked at the file must not have given up the lock of the first.
-        script = (
-            "import sys; from pathlib import Path;"
-            "from isthmus.node.store.database import Database;"
-            "Database(Path(sys.argv[1])).open(0.0)"
-        )
         done = subprocess.run(
-            [sys.executable, "-c", script, path], capture_output=True, text=True, check=False
+            [sys.executable, "-c", OPEN, path], capture_output=True, text=True, check=False
         )
         assert "another program has it open" in done.stderr
     assert len(contents(path).peers) == 3
@@ -168,6 +169,18 @@ def test_what_is_no_file_is_left_alone(path, make):
     with pytest.raises(StoreUnavailable, match="no regular file; move it away"):
         Database(path).open(NOW)
     assert names(path) == ["isthmus.sqlite3"]
+
+
+def test_a_file_that_may_only_be_read_is_named(path, unprivileged):
+    fill(path, BATCH)
+    path.chmod(0o400)
+    done = subprocess.run(
+        [*unprivileged, sys.executable, "-c", OPEN, path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"StoreUnavailable: {path}: this account may not write it" in done.stderr
 
 
 def test_a_directory_that_cannot_be_made_is_no_catastrophe(tmp_path):

@@ -138,7 +138,18 @@ def test_the_link_least_recently_changed_is_forgotten_first(told):
     assert list(table) == [peer(1), peer(3)]
     assert len(table) == 2
     assert told.dropped == [peer(2)]
-    table.saved(link(2))
+
+
+def test_a_history_that_was_dropped_while_it_was_written_is_not_taken_for_saved(told):
+    table = LinkHistories(max_links=1, **told.hooks())
+    table.add(peer(1), "connected", now=0.0)
+    table.add(peer(1), "connected", now=1.0)
+    under_way = table.unsaved(peer(1))
+    table.add(peer(2), "connected", now=2.0)
+    table.saved(under_way)
+    again = table.add(peer(1), "connected", now=3.0)
+    table.saved(under_way)
+    assert table.unsaved(peer(1)) == StoredLink(peer(1), 0, (again,))
 
 
 def test_only_changes_that_are_in_no_file_are_to_be_written(told):
