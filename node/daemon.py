@@ -67,7 +67,7 @@ class DaemonOptions:
     """Where to listen; nothing stands for every address of this machine, on one kept port."""
 
     data_dir: Path | None = None
-    """Holds the key, the port and the lock; None keeps nothing on disk and takes no lock."""
+    """Holds the key, the port, the lock and the stores; None keeps nothing and takes no lock."""
 
     identity: Path | None = None
     """A key file to use instead of the data directory's, made if it is not there."""
@@ -195,7 +195,12 @@ def _node(options: DaemonOptions, key: PrivateKey, listen: Sequence[Multiaddr]) 
     )
     lan = not is_private if options.lan is None else options.lan
     node = Node(
-        identity=key, listen=listen, lan=lan, transports=_transports(options), config=config
+        identity=key,
+        listen=listen,
+        lan=lan,
+        data_dir=options.data_dir,
+        transports=_transports(options),
+        config=config,
     )
     if serve_echo:
         node.handle(ECHO_PROTOCOL, echo, priority=Priority.MEDIUM)

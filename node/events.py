@@ -15,6 +15,8 @@ from weakref import WeakSet
 import anyio
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..transports.core.interfaces import Side
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
@@ -152,6 +154,21 @@ class HandlerFailed(NodeEvent):
     peer: PeerId
     protocol: str
     error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDegraded(NodeEvent):
+    """What the node learns is in memory only, since the file cannot be used; told once."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecovered(NodeEvent):
+    """The file is written again, and has all that the node knows, or soon will."""
+
+    path: Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def load_or_create(path: Path) -> PrivateKey:
         try:
             return _load(path)
         except FileNotFoundError:
-            _create_parent(path.parent)
+            make_directory(path.parent)
         key = PrivateKey.generate()
         return key if _create(path, key.to_protobuf()) else _load(path)
 
@@ -73,7 +73,7 @@ class DataDir:
     def __enter__(self) -> DataDir:
         lock_path = self.path / LOCK_FILE
         with explained(lock_path):
-            _create_parent(self.path)
+            make_directory(self.path)
             lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 self._take(lock)
@@ -117,6 +117,12 @@ def explained(path: Path) -> Iterator[None]:
         advice = _ADVICE.get(error.errno or 0)
         why = error.strerror or str(error)
         raise StoreError(f"{path}: {why}{f': {advice}' if advice else ''}") from error
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, of its owner's alone (0700), unless it is there; raises OSError."""
+    if not path.is_dir():
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _load(path: Path) -> PrivateKey:
@@ -164,8 +170,3 @@ def _create(path: Path, data: bytes) -> bool:
         with suppress(FileNotFoundError):
             part.unlink()
     return True
-
-
-def _create_parent(path: Path) -> None:
-    if not path.is_dir():
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import anyio
 
 from ..transports.core.errors import P2PError
 from .events import LinkChanged, PeerOffline, PeerOnline
-from .link import Link, LinkState
+from .link import Link, LinkChange, LinkState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from ..transports.core.errors import ConnectionClosed
     from ..transports.core.peer_id import PeerId
     from .events import NodeEvent
-    from .link import LinkChange
     from .reconnect import ReconnectPolicy
+    from .store.links import LinkHistories
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,14 @@ class Links:
         policy: ReconnectPolicy,
         publish: Callable[[NodeEvent], None],
         connect: Callable[[PeerId], Awaitable[object]],
+        histories: LinkHistories | None = None,
         draw: Callable[[], float] = random.random,
         max_links: int = MAX_LINKS,
     ) -> None:
         self._policy = policy
         self._publish = publish
         self._connect = connect
+        self._histories = histories
         self._draw = draw
         self._max_links = max_links
         self._links: OrderedDict[PeerId, Link] = OrderedDict()
@@ -166,10 +169,20 @@ class Links:
         link = self._links.get(peer)
         if link is None:
             self._make_room()
-            link = self._links[peer] = Link(peer, policy=self._policy, clock=time.time)
+            link = self._links[peer] = Link(
+                peer, policy=self._policy, clock=time.time, known=self._known(peer)
+            )
             link.on_state(self._changed)
         self._links.move_to_end(peer)
         return link
+
+    def _known(self, peer: PeerId) -> Iterator[LinkChange]:
+        """Yield what became of the link to a peer in earlier runs."""
+        if self._histories is not None:
+            for change in self._histories.history(peer):
+                # Another version may have had other states.
+                with suppress(ValueError):
+                    yield LinkChange(LinkState(change.state), change.time, change.reason)
 
     def _make_room(self) -> None:
         if len(self._links) >= self._max_links:
@@ -180,6 +193,9 @@ class Links:
 
     def _changed(self, link: Link, change: LinkChange) -> None:
         self._publish(LinkChanged(link.peer, change.state, change.reason))
+        if self._histories is not None:
+            state = change.state.value
+            self._histories.add(link.peer, state, now=change.time, reason=change.reason)
         if link.is_kept or link.peer in self._online:
             self._tell_presence(link)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, overload
 
 import anyio
@@ -27,18 +27,19 @@ from .events import AddressesChanged, EventHub, Listening
 from .interfaces import expand_wildcard
 from .links import Links
 from .networks import LocalNetworks
-from .peerstore import PeerStore
 from .protocols.identify import ID_PROTOCOL, PUSH_PROTOCOL
 from .protocols.identify_service import Identify
 from .protocols.perf import PERF_PROTOCOL, serve_perf
 from .protocols.ping import MAX_INBOUND_PINGS, PING_PROTOCOL, serve_ping
 from .router import Registration, Router, open_negotiated
+from .store.stores import Stores
 from .swarm import Swarm
 from .watch import watch_networks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -71,12 +72,14 @@ class Node:
 
     Embedding it is silent: no socket is bound and nothing is announced unless `listen` says so.
     `lan` finds the peers of the same network, and shows this node to them if it listens.
+    `data_dir` is a directory for what it learns of peers, which the next node there begins with;
+    one node at a time uses it, and without one nothing is kept.
     `identity` is a new Ed25519 key unless given; `listen` names one or several multiaddrs;
     `transports` replaces the default, TCP and WebSocket, by objects and by names that packages
     have registered. Raises ConfigError for a transport that cannot be used, AddressError for an
     address that does not parse; entering raises NoTransport, AddressError, ConfigError or OSError
-    if it cannot listen. Leaving flushes what waits, for at most `config.stop_timeout` seconds, and
-    closes every connection.
+    if it cannot listen, and StoreError if a newer isthmus has written in `data_dir`. Leaving
+    flushes what waits, for at most `config.stop_timeout` seconds, and closes every connection.
     """
 
     def __init__(
@@ -85,13 +88,15 @@ class Node:
         identity: PrivateKey | None = None,
         listen: str | Multiaddr | Sequence[str | Multiaddr] = (),
         lan: bool = False,
+        data_dir: Path | None = None,
         transports: Sequence[Transport | RawTransport | str] | None = None,
         config: NodeConfig | None = None,
     ) -> None:
         self.config = config or NodeConfig()
         self.key = identity or PrivateKey.generate()
         self.peer_id = PeerId.from_public_key(self.key.public_key)
-        self.peers = PeerStore()
+        self.stores = Stores(data_dir)
+        self.peers = self.stores.peers
         self._listen = _parse_listen(listen)
         self._events = EventHub()
         self._listeners: list[ConnectionListener] = []
@@ -109,6 +114,7 @@ class Node:
             policy=self.config.reconnect,
             publish=self._events.publish,
             connect=lambda peer: self._swarm.connect(Target(peer), is_quiet=True),
+            histories=self.stores.links,
         )
         # Loaded here, since the transports are most of what an import of the node would cost.
         from ..transports.registry import transports_for
@@ -294,21 +300,23 @@ class Node:
         """Keep a peer connected from now on, as far as that is up to this node; return the link.
 
         It is dialled at once, again whenever it is lost, without end, and every minute where it
-        has left; `PeerOnline` and `PeerOffline` tell. Raises AddressError if `to` does not say
-        whose addresses these are.
+        has left; `PeerOnline` and `PeerOffline` tell. With a data directory the next node there
+        keeps it, too. Raises AddressError if `to` does not say whose addresses these are,
+        ConfigError for the 1025th peer.
         """
         target = parse_target(to)
         if target.peer is None:
             raise AddressError("to keep a peer its id is needed: .../p2p/12D3KooW...")
-        if target.addresses:
-            self.peers.add_addresses(
-                target.peer, [address.without_peer() for address in target.addresses]
-            )
+        bare = [address.without_peer() for address in target.addresses]
+        self.stores.kept.keep(target.peer, now=time.time(), addresses=bare)
+        if bare:
+            self.peers.add_addresses(target.peer, bare)
         self._has_to_watch.set()
         return self.links.keep(target.peer)
 
     def forget(self, peer: PeerId) -> None:
         """Keep a peer no more, and forget its link and its addresses; connections stay."""
+        self.stores.kept.forget(peer)
         self.links.forget(peer)
         self.peers.forget(peer)
 
@@ -344,15 +352,17 @@ class Node:
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        with unwrap_group():
-            async with anyio.create_task_group() as tasks:
+        with unwrap_group(), closing(self._events):
+            async with self.stores.opened(), anyio.create_task_group() as tasks:
                 try:
                     self._swarm.start(tasks)
+                    self._resume_keeping()
                     tasks.start_soon(self._identify.run)
                     tasks.start_soon(self.links.run)
                     tasks.start_soon(self._watch_networks)
                     await self._start_listening(tasks)
                     self._events.publish(Listening(self.peer_id, self.addresses))
+                    tasks.start_soon(self.stores.run, self._events.publish)
                     if self._discovery is not None:
                         tasks.start_soon(self._discovery.run, self._swarm)
                     yield
@@ -370,6 +380,13 @@ class Node:
         for listener in self._listeners:
             tasks.start_soon(listener.serve, self._swarm.accept)
             tasks.start_soon(self._watch, listener)
+
+    def _resume_keeping(self) -> None:
+        """Keep the peers that an earlier run was told to keep."""
+        for kept in self.stores.kept:
+            self.peers.add_addresses(kept.peer, kept.addresses)
+            self._has_to_watch.set()
+            self.links.keep(kept.peer)
 
     async def _watch_networks(self) -> None:
         # Only where it is of use: a node that merely dials holds nothing open for it.
@@ -404,7 +421,6 @@ class Node:
                 for listener in self._listeners:
                     closing.start_soon(listener.aclose)
                 closing.start_soon(self._swarm.stop)
-        self._events.close()
 
     async def _serve(self, entry: Entry, tasks: TaskGroup, on_end: Callable[[], None]) -> None:
         tasks.start_soon(self._identify.greet, entry.connection, entry.upkeep)

@@ -1,4 +1,4 @@
-"""What this node remembers of peers while it runs: where they are and what they speak."""
+"""What this node remembers of peers: where they are and, while it runs, what they speak."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .store.records import StoredPeer
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
@@ -40,11 +42,26 @@ class PeerInfo:
 _NOTHING = PeerInfo(last_seen=0.0)
 
 
-class PeerStore:
-    """A bounded table of peers, in memory."""
+def _tell_nobody(_peer: PeerId) -> None:
+    """Take note of nothing."""
 
-    def __init__(self, *, max_peers: int = MAX_PEERS) -> None:
+
+class PeerStore:
+    """A bounded table of peers, in memory.
+
+    `changed` is told of each peer of which there is news, `dropped` of each that is forgotten.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_peers: int = MAX_PEERS,
+        changed: Callable[[PeerId], object] = _tell_nobody,
+        dropped: Callable[[PeerId], object] = _tell_nobody,
+    ) -> None:
         self._max_peers = max_peers
+        self._changed = changed
+        self._dropped = dropped
         self._peers: OrderedDict[PeerId, PeerInfo] = OrderedDict()
 
     def __iter__(self) -> Iterator[PeerId]:
@@ -69,7 +86,7 @@ class PeerStore:
     def add_addresses(self, peer: PeerId, addresses: Iterable[Multiaddr]) -> None:
         """Put addresses before those already known, dropping the last beyond the bound."""
         info = self._touch(peer)
-        info.addresses = _bounded([*addresses, *info.addresses])
+        info.addresses = bounded_addresses([*addresses, *info.addresses])
 
     def set_addresses(
         self, peer: PeerId, addresses: Iterable[Multiaddr], *, seq: int | None = None
@@ -83,7 +100,7 @@ class PeerStore:
             if seq <= info.record_seq:
                 return False
             info.record_seq = seq
-        info.addresses = _bounded(addresses)
+        info.addresses = bounded_addresses(addresses)
         return True
 
     def set_protocols(self, peer: PeerId, protocols: Iterable[str], *, agent: str = "") -> None:
@@ -101,22 +118,52 @@ class PeerStore:
         if info := self._peers.get(peer):
             info.protocols = None
             info.last_seen = time.time()
+            self._changed(peer)
+
+    def stored(self, peer: PeerId) -> StoredPeer | None:
+        """Return what outlives a run of what is known of a peer; None for a stranger."""
+        info = self._peers.get(peer)
+        if info is None:
+            return None
+        return StoredPeer(peer, info.addresses, info.agent, info.record_seq, info.last_seen)
+
+    def restore(self, stored: Iterable[StoredPeer]) -> None:
+        """Take in what an earlier run knew, of the peer that was met most recently first.
+
+        What is known already stays in front of it, and is told as changed.
+        """
+        for peer in self._peers:
+            self._changed(peer)
+        for each in stored:
+            info = self._peers.get(each.peer)
+            if info is None and len(self._peers) < self._max_peers:
+                info = self._peers[each.peer] = PeerInfo(last_seen=each.last_seen)
+                self._peers.move_to_end(each.peer, last=False)
+            if info is not None:
+                info.addresses = bounded_addresses([*info.addresses, *each.addresses])
+                info.agent = info.agent or each.agent
+                info.record_seq = max(info.record_seq, each.record_seq)
 
     def forget(self, peer: PeerId) -> None:
-        """Forget all that is known of a peer; harmless if that is nothing."""
-        self._peers.pop(peer, None)
+        """Forget where a peer is and what it is; harmless if nothing is known."""
+        if info := self._peers.get(peer):
+            # The entry stays: what is told as changed overwrites what a file knows.
+            info.addresses, info.agent = (), ""
+            self._changed(peer)
 
     def _touch(self, peer: PeerId) -> PeerInfo:
         info = self._peers.get(peer)
         if info is None:
             info = self._peers[peer] = PeerInfo()
             if len(self._peers) > self._max_peers:
-                self._peers.popitem(last=False)
+                self._dropped(self._peers.popitem(last=False)[0])
         else:
             self._peers.move_to_end(peer)
+        self._changed(peer)
         return info
 
 
-def _bounded(addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
+def bounded_addresses(addresses: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
+    """Return the first addresses, each once, as many and as long as are kept of one peer."""
     kept = dict.fromkeys(each for each in addresses if len(bytes(each)) <= MAX_ADDRESS_BYTES)
     return tuple(kept)[:MAX_ADDRESSES]

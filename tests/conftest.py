@@ -16,6 +16,7 @@ import datetime
 import logging
 import os
 import selectors
+import subprocess
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -138,6 +139,21 @@ def scaled() -> Callable[[int], int]:
 def seed() -> int:
     """The seed of this run's random inputs."""
     return SEED
+
+
+@pytest.fixture
+def unprivileged() -> tuple[str, ...]:
+    """Put before a command, what takes from root the right to use files of any mode."""
+    if os.geteuid() != 0:
+        return ()
+    prefix = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
+    try:
+        works = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        works = False
+    if not works:
+        pytest.skip("needs setpriv(1), since root may use every file")
+    return prefix
 
 
 @pytest.hookimpl(tryfirst=True)  # before hypothesis reads its option

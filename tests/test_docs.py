@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -32,6 +33,9 @@ import pytest
 from isthmus import LimitsConfig, Multiaddr, Node, NodeConfig, run
 from isthmus.node.cli.errors import describe
 from isthmus.node.cli.program import isthmus as program
+from isthmus.node.store.database import Database
+from isthmus.node.store.schema import MIGRATIONS
+from isthmus.node.store.stores import STORE_FILE
 from isthmus.transports.core.errors import DialError, FailedAttempt, P2PError
 
 from .transports.websocket.authority import Authority
@@ -297,6 +301,18 @@ UNTRIED = {
     "isthmus: this machine has no IPv6: listening on IPv4 only": "tests/cli/test_run.py",
     "TEXT for PEER failed: TEXT": "tests/cli/test_texts.py",
     "turned PEER away: TEXT": "tests/cli/test_texts.py",
+    "what is known of peers is in memory only: PATH: no room: TEXT": "tests/node/store",
+    "what is known of peers is in memory only: PATH: this account may not write it": (
+        "tests/cli/test_run.py"
+    ),
+    "what is known of peers is in memory only: PATH: another program has it open": (
+        "tests/node/store"
+    ),
+    "what is known of peers is in memory only: PATH: damaged (TEXT), and moved to PATH": (
+        "tests/cli/test_run.py"
+    ),
+    "what is known of peers is in memory only: PATH: the file is gone": "tests/node/store",
+    "what is known of peers is kept again: PATH": "tests/cli/test_run.py",
     "RuntimeError: Attempted to exit cancel scope in a different task": "tried below",
 }
 COMMANDS_THAT_FAIL = {
@@ -311,6 +327,7 @@ COMMANDS_THAT_FAIL = {
     "error: PATH: others can read or change this private key": "run --identity {open}",
     "error: PATH: not a private key": "run --identity {damaged}",
     "error: PATH: not a port number": "run --data-dir {changed}",
+    "error: PATH: written by a newer isthmus": "run --data-dir {newer} --listen {loopback}",
     "error: PATH: Not a directory": "run --data-dir {damaged}/data",
     "error: cannot connect to ADDR: Connection refused": "ping {free}",
     "error: cannot connect to ADDR: no connection within N s": "ping {mute} --timeout 0.2",
@@ -382,7 +399,10 @@ def places(tmp_path_factory):
         path.parent.mkdir(exist_ok=True)
         path.write_text("no key, no port")
         path.chmod(0o644 if name == "open" else 0o600)
-    paths = {name: folder / name for name in ("open", "damaged", "changed", "daemon", "own")}
+    names = ("open", "damaged", "changed", "newer", "daemon", "own")
+    paths = {name: folder / name for name in names}
+    with closing(Database(paths["newer"] / STORE_FILE, migrations=(*MIGRATIONS, ()))) as newer:
+        newer.open(0.0)
     files = Authority(folder).issue()
     tls = ("--tls-cert", str(files.cert_file), "--tls-key", str(files.key_file))
     listen = ("--listen", f"{LOOPBACK}/tls/ws", *tls)
@@ -415,7 +435,8 @@ async def complain(arguments, places):
 
 
 @pytest.mark.parametrize(
-    "message", rows("The node does not start", "No connection", "Connected, but")
+    "message",
+    rows("The node does not start", "No connection", "Connected, but", "Peers are not kept"),
 )
 def test_message_of_a_command(message, places):
     if message in UNTRIED:

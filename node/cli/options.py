@@ -57,7 +57,8 @@ def storage_options(command: Function) -> Function:
         envvar="ISTHMUS_DATA_DIR",
         show_envvar=True,
         type=click.Path(path_type=Path, readable=False),
-        help="Where the key, the port and the lock are kept. Default: the platform's place.",
+        help="Where the key, the port, the lock and what is known of peers are kept."
+        " Default: the platform's place.",
     )
     @click.option(
         "--identity",

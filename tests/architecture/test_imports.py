@@ -12,7 +12,10 @@ import pytest
 MAX_IMPORT = 0.25
 """Seconds over a bare interpreter."""
 RUNS = 5
-HEAVY = ("aiortc", "av", "click", "h11", "matplotlib", "rich", "trio", "websockets", "zeroconf")
+HEAVY = (
+    *("aiortc", "av", "click", "h11", "matplotlib", "rich", "sqlite3", "trio", "websockets"),
+    "zeroconf",
+)
 """What a node loads only when it is used."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -27,21 +26,6 @@ def peer(tmp_path_factory) -> Iterator[str]:
     program = Program(tmp_path_factory.mktemp("peer"))
     yield program.start("run", "--listen", LOOPBACK, "--json").address()
     program.close()
-
-
-@pytest.fixture
-def unprivileged():
-    """Put before a command, what takes from root the right to use files of any mode."""
-    if os.geteuid() != 0:
-        return ()
-    prefix = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
-    try:
-        works = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        works = False
-    if not works:
-        pytest.skip("needs setpriv(1), since root may use every file")
-    return prefix
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ import signal
 import socket
 import stat
 import time
+from contextlib import closing
 
 import pytest
 from isthmus import Node
+from isthmus.node.store.database import Database
 
 from ..transports.websocket.authority import Authority
 
@@ -84,6 +86,47 @@ def test_ephemeral_keeps_nothing(isthmus):
     assert "key        on no disk: it is gone when this node stops" in daemon.lines
     assert daemon.stop().code == 0
     assert not isthmus.data_dir.exists()
+
+
+def test_whom_it_has_met_is_kept(isthmus, tmp_path):
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK)
+    address = daemon.address()
+    caller = str(tmp_path / "caller.key")
+    who = isthmus("id", "--identity", caller, "--json").json()["peer_id"]
+    isthmus("ping", address, "--identity", caller, "-c", "1", "--json").json()
+    assert daemon.event("connection_ended")["peer"] == who
+    assert daemon.stop().code == 0
+    path = isthmus.data_dir / "isthmus.sqlite3"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with closing(Database(path)) as database:
+        assert [str(each.peer) for each in database.open(0.0).contents.peers] == [who]
+
+
+def test_a_store_that_cannot_be_used_is_told_and_the_node_goes_on(isthmus, unprivileged):
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK)
+    daemon.address()
+    assert daemon.stop().code == 0
+    path = isthmus.data_dir / "isthmus.sqlite3"
+    path.chmod(0o400)
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK, prefix=unprivileged)
+    address = daemon.address()
+    degraded = daemon.event("store_degraded")
+    assert degraded["path"] == str(path)
+    assert "this account may not write it" in degraded["reason"]
+    isthmus("ping", address, "-c", "1", "--json").json()
+    done = daemon.stop()
+    assert (done.code, done.err) == (0, "")
+
+
+def test_a_damaged_store_is_told_in_plain_words(isthmus):
+    isthmus.data_dir.mkdir()
+    path = isthmus.data_dir / "isthmus.sqlite3"
+    path.write_bytes(b"nonsense" * 100)
+    daemon = isthmus.start("run", "--listen", LOOPBACK)
+    line = daemon.line("in memory only")
+    assert f"{path}: damaged (file is not a database), and moved to {path}.corrupt-" in line
+    daemon.line(f"what is known of peers is kept again: {path}")
+    assert daemon.stop().code == 0
 
 
 def test_the_key_is_its_owners_alone(isthmus):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import unicodedata
+from pathlib import Path
 
 import anyio
 import pytest
@@ -28,6 +29,8 @@ from isthmus.node.events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    StoreDegraded,
+    StoreRecovered,
 )
 from isthmus.node.link import LinkState
 from isthmus.node.printable import printable
@@ -122,6 +125,11 @@ def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
         (LinkChanged(PEER, LinkState.FAILED, HOSTILE), f"gave up on {PEER}: a[2Jb cdefg"),
         (PeerOnline(PEER), f"{PEER} is online"),
         (PeerOffline(PEER, "it broke"), f"{PEER} is offline: it broke"),
+        (
+            StoreDegraded(Path("/d/x\x1b.sqlite3"), "no room"),
+            "what is known of peers is in memory only: /d/x.sqlite3: no room",
+        ),
+        (StoreRecovered(Path("/d/x")), "what is known of peers is kept again: /d/x"),
         (EventsLost(3), "3 events were too many to be shown"),
     ],
 )
