@@ -57,12 +57,17 @@ def show(*, effective: Effective, output: Output) -> None:
         for key in schema.keys.values()
     }
     output.result({"file": file, "settings": rows})
-    output.line(f"# What 'isthmus run' uses; configuration file: {printable(file or 'none')}\n")
+    output.line(f"# What 'isthmus run' uses; configuration file: {printable(file or 'none')}")
+    output.line(
+        "# Times are in seconds. None, where it is explained, stands for what is not set.\n"
+    )
     output.line(write_toml(schema, settings, base=base, origin=lambda key: origin(key, layers)))
 
 
 @config.command()
-@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.argument(
+    "file", metavar="[FILE]", required=False, type=click.Path(path_type=Path, readable=False)
+)
 @data_dir_option
 @output_options
 def check(*, file: Path | None, data_dir: Path | None, output: Output) -> None:

@@ -86,7 +86,7 @@ config_option = click.option(
     metavar="FILE",
     envvar="ISTHMUS_CONFIG",
     show_envvar=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help=f"The configuration file. Default: {FILE_NAME} in the data directory, if it is there.",
 )
 

@@ -117,7 +117,7 @@ def test_what_is_shown_is_a_file_that_means_the_same(isthmus, file, tmp_path):
     )
     done = isthmus("config", "show", "--config", config, "--perf")
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"# What 'isthmus run' uses; configuration file: {config}\n\n[node]")
+    assert done.out.startswith(f"# What 'isthmus run' uses; configuration file: {config}\n")
     assert "\n# Serve /echo/1.0.0; None means" in done.out
     again = Path(file(done.out, "again/isthmus.toml"))
     settings = load_settings(again)
@@ -230,7 +230,6 @@ def test_a_file_that_others_can_change_names_no_key(isthmus, file):
 def test_an_option_that_is_refused_is_named(isthmus):
     complaint = isthmus("run", "--tls-cert", "a.pem").complaint()
     assert complaint.endswith("go together: name both (command line: --tls-cert)")
-    assert "did you mean" in isthmus("config", "chekc").complaint(2)
 
 
 def test_run_does_what_the_file_says(isthmus, file, tmp_path):
@@ -263,7 +262,11 @@ def test_run_does_what_the_file_says(isthmus, file, tmp_path):
     assert until((tmp_path / "kept/lock").exists)
     peer_id = isthmus("id", "--config", config).out.strip()
     assert f"peer id    {peer_id}" in text
-    assert isthmus("ping", "--config", config, text.split()[-8], "-c", "1").code in (0, 1)
+    address = next(
+        line.split()[-1] for line in daemon.lines if "/ws/" not in line and "/p2p/" in line
+    )
+    # Of the very same key, so that it must take another one.
+    assert isthmus("ping", "--config", config, address, "-c", "1").code == 0
     done = daemon.stop()
     assert done.code == 0
     assert " DEBUG isthmus." in done.err
@@ -275,8 +278,7 @@ def test_the_limits_of_the_file_hold(isthmus, file):
     address = daemon.address()
     first = isthmus.start("perf", address, "--upload", "100GB", "--ephemeral")
     daemon.event("connection_opened")
-    complaint = isthmus("ping", address, "--ephemeral", "-c", "1").complaint()
-    assert "reset" in complaint or "closed" in complaint
+    assert isthmus("ping", address, "--ephemeral", "-c", "1").code == 1
     assert daemon.event("connection_refused")["setting"] == "limits.connections"
     first.close()
 
@@ -285,11 +287,11 @@ def test_the_examples_of_each_command_parse():
     group = program.get_command(click.Context(program), "config")
     for name, command in group.commands.items():
         _, _, examples = command.help.partition("Examples:\n")
-        lines = [line.split() for line in examples.splitlines() if line.strip()]
+        lines = [line.partition(" > ")[0].split() for line in examples.splitlines() if line.strip()]
         assert lines
         for _, called, sub, *arguments in lines:
             assert (called, sub) == ("config", name)
-            command.make_context(name, [each for each in arguments if each not in (">",)][:2])
+            command.make_context(name, arguments)
         for option in command.params:
             assert isinstance(option, click.Argument) or option.help
 
