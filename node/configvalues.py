@@ -145,11 +145,6 @@ def _read_path(value: object, base: Path) -> Path:
     return base / value
 
 
-def _write_path(path: object) -> str:
-    text = str(path)
-    return quoted(f"./{text}" if text.startswith("~") else text)
-
-
 def _parsed(name: str, kind: type[Multiaddr | PeerId]) -> ValueKind:
     def read(value: object, base: Path) -> object:
         del base
@@ -169,7 +164,7 @@ _SCALARS: dict[type, ValueKind] = {
     int: ValueKind("whole number", _read_int, str),
     float: ValueKind("number", _read_float, lambda value: repr(float(value))),
     str: ValueKind("text", _read_str, quoted),
-    Path: ValueKind("path", _read_path, _write_path, is_path=True),
+    Path: ValueKind("path", _read_path, lambda path: quoted(str(path)), is_path=True),
     Multiaddr: _parsed("address", Multiaddr),
     PeerId: _parsed("peer id", PeerId),
 }

@@ -66,13 +66,18 @@ def show(*, effective: Effective, output: Output) -> None:
 
 @config.command()
 @click.argument(
-    "file", metavar="[FILE]", required=False, type=click.Path(path_type=Path, readable=False)
+    "file",
+    metavar="[FILE]",
+    required=False,
+    envvar="ISTHMUS_CONFIG",
+    type=click.Path(path_type=Path, readable=False),
 )
 @data_dir_option
 @output_options
 def check(*, file: Path | None, data_dir: Path | None, output: Output) -> None:
-    """Say whether a file can be the configuration of 'isthmus run': FILE, or the one in use.
+    """Say whether a file can be the configuration of 'isthmus run'.
 
+    FILE is by default the one that ISTHMUS_CONFIG names, else isthmus.toml in the data directory.
     Prints every problem, a line each, and exits with 1 if there is any.
 
     \b

@@ -15,7 +15,7 @@ from isthmus.node.cli.run_options import KEYS
 from isthmus.node.settings import load_settings, settings_schema
 
 from ..transports.websocket.authority import Authority
-from .processes import until
+from .processes import has_loaded, until
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
@@ -178,7 +178,9 @@ def test_check_tells_every_problem_in_a_line(isthmus, file):
 def test_check_of_a_good_file(isthmus, file):
     config = file("limits.connections = 3")
     assert isthmus("config", "check", config).out == "ok\n"
-    assert isthmus("config", "check", "--json", config).json() == {"file": config, "problems": []}
+    found = {"file": config, "problems": []}
+    assert isthmus("config", "check", "--json", config).json() == found
+    assert isthmus("config", "check", "--json", ISTHMUS_CONFIG=config).json() == found
 
 
 def test_check_of_what_is_no_toml(isthmus, file):
@@ -260,6 +262,7 @@ def test_run_does_what_the_file_says(isthmus, file, tmp_path):
     assert "/echo/1.0.0" not in text
     assert "/perf/1.0.0" in text
     assert until((tmp_path / "kept/lock").exists)
+    assert not has_loaded(daemon.pid, "uvloop"), "it runs on trio"
     peer_id = isthmus("id", "--config", config).out.strip()
     assert f"peer id    {peer_id}" in text
     address = next(
@@ -276,11 +279,21 @@ def test_the_limits_of_the_file_hold(isthmus, file):
     config = file(f'node.listen = ["{LOOPBACK}"]\nlimits.connections = 1\n')
     daemon = isthmus.start("run", "--json", "--config", config, "--ephemeral")
     address = daemon.address()
+    assert has_loaded(daemon.pid, "uvloop")
     first = isthmus.start("perf", address, "--upload", "100GB", "--ephemeral")
     daemon.event("connection_opened")
     assert isthmus("ping", address, "--ephemeral", "-c", "1").code == 1
     assert daemon.event("connection_refused")["setting"] == "limits.connections"
     first.close()
+
+
+def test_transports_are_named_in_the_file(isthmus, file):
+    config = file(f'node.transports = ["tcp"]\nnode.listen = ["{LOOPBACK}/ws"]')
+    complaint = isthmus("run", "--config", config, "--ephemeral").complaint()
+    assert "no transport of this node can use" in complaint
+    config = file('node.transports = ["carrot"]')
+    complaint = isthmus("run", "--config", config, "--ephemeral", "--listen", LOOPBACK).complaint()
+    assert "no transport is called 'carrot'" in complaint
 
 
 def test_the_examples_of_each_command_parse():
