@@ -6,6 +6,9 @@ from dataclasses import dataclass, field, fields
 
 from ..transports.core.errors import ConfigError
 from ..transports.lan.config import LanConfig
+from ..transports.upgrade_config import UpgradeConfig
+from ..transports.websocket.config import WebSocketConfig
+from .privacy import PrivacyConfig
 from .reconnect import ReconnectPolicy
 
 
@@ -51,6 +54,15 @@ class NodeConfig:
     lan: LanConfig = field(default_factory=LanConfig)
     """How the LAN is used, by nodes that use it."""
 
+    websocket: WebSocketConfig = field(default_factory=WebSocketConfig)
+    """For the WebSocket transport, unless the node is given one as an object."""
+
+    upgrade: UpgradeConfig = field(default_factory=UpgradeConfig)
+    """For raw transports, which get Noise and Yamux on top."""
+
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    """What the node tells of itself."""
+
     dial_found: bool = False
     """Connect to every peer that the LAN shows."""
 
@@ -63,8 +75,9 @@ class NodeConfig:
     stop_timeout: float = 1.8
     """For what waits to be flushed when the node stops, all connections together."""
 
-    serve_perf: bool = False
-    """Serve /perf/1.0.0, which lets any peer make this node send as much as it asks for."""
+    serve_perf: bool | None = None
+    """Serve /perf/1.0.0, which lets any peer make this node send as much as it asks for. None
+    means no; `isthmus run` serves it then if every address listened on is a loopback one."""
 
     raise_handler_errors: bool = False
     """Raise the first exception of a stream handler when the node is left; for tests."""

@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -20,7 +20,6 @@ from ..transports.core.errors import AddressError, ConfigError, StoreError, unwr
 from ..transports.core.interfaces import Priority
 from ..transports.core.keys import PrivateKey
 from ..transports.core.multiaddr import Multiaddr
-from ..transports.lan.config import LanConfig
 from .config import NodeConfig
 from .interfaces import interface_addresses
 from .keystore import DataDir, explained, load_or_create
@@ -31,9 +30,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from ..transports.core.interfaces import RawTransport, Stream
+    from ..transports.core.interfaces import Stream
     from ..transports.core.peer_id import PeerId
-    from ..transports.lan.config import Announce
     from .events import EventReader, NodeEvent
 
 ECHO_PROTOCOL = "/echo/1.0.0"
@@ -67,28 +65,30 @@ class DaemonOptions:
     """Where to listen; nothing stands for every address of this machine, on one kept port."""
 
     data_dir: Path | None = None
-    """Holds the key, the port, the lock and the stores; None keeps nothing and takes no lock."""
+    """Holds the key, the port, the lock and the stores. `isthmus run` has a default for it; None
+    keeps nothing on disk and takes no lock."""
 
     identity: Path | None = None
     """A key file to use instead of the data directory's, made if it is not there."""
 
-    tls_cert: Path | None = None
-    """PEM file of the certificate for addresses with /tls/ws."""
+    ephemeral: bool = False
+    """Keep nothing on disk and take no lock, whatever `data_dir` says."""
 
-    tls_key: Path | None = None
-    """PEM file of the certificate's key."""
+    transports: tuple[str, ...] | None = None
+    """Names that packages have registered for transports; None stands for TCP and WebSocket."""
 
     echo: bool | None = None
     """Serve /echo/1.0.0; None means: if every address listened on is a loopback one."""
 
-    perf: bool | None = None
-    """Serve /perf/1.0.0; None as for `echo`."""
-
     lan: bool | None = None
     """Find and connect to the peers of this LAN; None: unless all addresses are loopback ones."""
 
-    announce: Announce = "private"
-    """Where the node shows itself; see `LanConfig.announce`."""
+    config: NodeConfig = field(default_factory=lambda: NodeConfig(dial_found=True))
+    """The settings of the node."""
+
+    def __post_init__(self) -> None:
+        if self.ephemeral:
+            object.__setattr__(self, "data_dir", None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,35 +189,21 @@ def _listening(options: DaemonOptions, reporter: Reporter) -> _Listening:
 def _node(options: DaemonOptions, key: PrivateKey, listen: Sequence[Multiaddr]) -> Node:
     is_private = all(each.ip is not None and each.ip.is_loopback for each in listen)
     serve_echo = is_private if options.echo is None else options.echo
-    serve_perf = is_private if options.perf is None else options.perf
-    config = NodeConfig(
-        serve_perf=serve_perf, lan=LanConfig(announce=options.announce), dial_found=True
-    )
+    config = options.config
+    if config.serve_perf is None:
+        config = replace(config, serve_perf=is_private)
     lan = not is_private if options.lan is None else options.lan
     node = Node(
         identity=key,
         listen=listen,
         lan=lan,
         data_dir=options.data_dir,
-        transports=_transports(options),
+        transports=options.transports,
         config=config,
     )
     if serve_echo:
         node.handle(ECHO_PROTOCOL, echo, priority=Priority.MEDIUM)
     return node
-
-
-def _transports(options: DaemonOptions) -> list[RawTransport] | None:
-    if options.tls_cert is None and options.tls_key is None:
-        return None
-    if options.tls_cert is None or options.tls_key is None:
-        raise ConfigError("a certificate and its key go together: name --tls-cert and --tls-key")
-    from ..transports.tcp import TcpTransport
-    from ..transports.websocket.config import WebSocketConfig
-    from ..transports.websocket.transport import WebSocketTransport
-
-    config = WebSocketConfig(cert_file=options.tls_cert, key_file=options.tls_key)
-    return [TcpTransport(), WebSocketTransport(config)]
 
 
 def _started(node: Node, identity: _Identity) -> Started:

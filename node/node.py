@@ -27,6 +27,7 @@ from .events import AddressesChanged, EventHub, Listening
 from .interfaces import expand_wildcard
 from .links import Links
 from .networks import LocalNetworks
+from .privacy import told
 from .protocols.identify import ID_PROTOCOL, PUSH_PROTOCOL
 from .protocols.identify_service import Identify
 from .protocols.perf import PERF_PROTOCOL, serve_perf
@@ -76,10 +77,11 @@ class Node:
     one node at a time uses it, and without one nothing is kept.
     `identity` is a new Ed25519 key unless given; `listen` names one or several multiaddrs;
     `transports` replaces the default, TCP and WebSocket, by objects and by names that packages
-    have registered. Raises ConfigError for a transport that cannot be used, AddressError for an
-    address that does not parse; entering raises NoTransport, AddressError, ConfigError or OSError
-    if it cannot listen, and StoreError if a newer isthmus has written in `data_dir`. Leaving
-    flushes what waits, for at most `config.stop_timeout` seconds, and closes every connection.
+    have registered; `config` has the settings of the layers below, too. Raises ConfigError for a
+    transport that cannot be used, AddressError for an address that does not parse; entering raises
+    NoTransport, AddressError, ConfigError or OSError if it cannot listen, and StoreError if a newer
+    isthmus has written in `data_dir`. Leaving flushes what waits, for at most `config.stop_timeout`
+    seconds, and closes every connection.
     """
 
     def __init__(
@@ -119,7 +121,9 @@ class Node:
         # Loaded here, since the transports are most of what an import of the node would cost.
         from ..transports.registry import transports_for
 
-        chosen = transports_for(transports)
+        chosen = transports_for(
+            transports, upgrade=self.config.upgrade, websocket=self.config.websocket
+        )
         self._discovery = self._discover(chosen) if lan else None
         if self._discovery is not None:
             chosen.append(self._discovery.transport)
@@ -136,7 +140,7 @@ class Node:
         )
         self._identify = Identify(
             key=self.key,
-            addresses=lambda: self._addresses,
+            addresses=lambda: self._told(self._addresses),
             protocols=lambda: self._router.protocols,
             connections=lambda: self.connections,
             peers=self.peers,
@@ -414,6 +418,9 @@ class Node:
         before, self._addresses = self._addresses, tuple(found)
         return before != self._addresses
 
+    def _told(self, addresses: tuple[Multiaddr, ...]) -> tuple[Multiaddr, ...]:
+        return told(addresses, self.config.privacy.addresses)
+
     async def _stop(self) -> None:
         deadline = anyio.current_time() + self.config.stop_timeout
         with anyio.CancelScope(shield=True, deadline=deadline):
@@ -438,7 +445,7 @@ class Node:
             self.config.lan,
             transports=tuple(transports),
             peers=self.peers,
-            addresses=self._look_at_addresses,
+            addresses=lambda: self._told(self._look_at_addresses()),
             publish=self._events.publish,
             news=self.links.news,
             dial=self.config.dial_found,

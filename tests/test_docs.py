@@ -329,6 +329,12 @@ COMMANDS_THAT_FAIL = {
     "error: PATH: not a port number": "run --data-dir {changed}",
     "error: PATH: written by a newer isthmus": "run --data-dir {newer} --listen {loopback}",
     "error: PATH: Not a directory": "run --data-dir {damaged}/data",
+    "error: KEY: there is no such setting": "run --config {unknown}",
+    "error: KEY: a whole number is needed, not TEXT": "run --config {kind}",
+    "error: N settings cannot be used": "run --config {several}",
+    "error: this is not TOML: TEXT": "run --config {damaged}",
+    "error: PATH: others can change this file, and KEY in it is a path": "run --config {shared}",
+    "error: websocket.cert_file and websocket.key_file go together": "run --tls-cert {damaged}",
     "error: cannot connect to ADDR: Connection refused": "ping {free}",
     "error: cannot connect to ADDR: no connection within N s": "ping {mute} --timeout 0.2",
     "error: cannot connect to ADDR: NAME cannot be resolved": "ping /dns4/a..b/tcp/1",
@@ -351,6 +357,12 @@ COMMANDS_THAT_FAIL = {
     "error: the peer does not serve /perf/1.0.0": "perf {peer}",
     "error: the stream was reset by the peer": "ping {full}",
 }
+CONFIGURATIONS = {
+    "unknown": "limits.conections = 3",
+    "kind": "limits.connections = 'many'",
+    "several": "a = 1\nb = 2",
+    "shared": "node.identity = 'a.key'",
+}
 SYSTEM_ERRORS = {
     "error: cannot connect to ADDR: No route to host": errno.EHOSTUNREACH,
     "error: cannot connect to ADDR: Network is unreachable": errno.ENETUNREACH,
@@ -367,7 +379,7 @@ def rows(*titles):
 
 def begins(message, line):
     """Say whether a line begins as a message of the page does."""
-    pattern = re.sub(r"\b(ADDR|PATH|PEER|TEXT|NAME|PROTOCOL|N)\b", ".+?", re.escape(message))
+    pattern = re.sub(r"\b(ADDR|KEY|PATH|PEER|TEXT|NAME|PROTOCOL|N)\b", ".+?", re.escape(message))
     return re.match(pattern, line) is not None
 
 
@@ -403,6 +415,10 @@ def places(tmp_path_factory):
     paths = {name: folder / name for name in names}
     with closing(Database(paths["newer"] / STORE_FILE, migrations=(*MIGRATIONS, ()))) as newer:
         newer.open(0.0)
+    for name, text in CONFIGURATIONS.items():
+        paths[name] = folder / name
+        paths[name].write_text(text)
+        paths[name].chmod(0o602 if name == "shared" else 0o600)
     files = Authority(folder).issue()
     tls = ("--tls-cert", str(files.cert_file), "--tls-key", str(files.key_file))
     listen = ("--listen", f"{LOOPBACK}/tls/ws", *tls)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from .core.interfaces import Host
     from .core.multiaddr import Multiaddr
-    from .upgrade import UpgradeConfig
+    from .upgrade_config import UpgradeConfig
+    from .websocket.config import WebSocketConfig
     from .yamux.flow import NodeBudget
 
 GROUP = "isthmus.transports"
@@ -29,18 +30,20 @@ def transports_for(
     specs: Sequence[Transport | RawTransport | str] | None,
     *,
     upgrade: UpgradeConfig | None = None,
+    websocket: WebSocketConfig | None = None,
 ) -> list[Transport]:
     """Return the transports that objects and names stand for; None for TCP and WebSocket.
 
-    Raw ones get Noise and Yamux with the settings `upgrade`. Raises ConfigError for a name that no
-    package has registered, one that does not load, and for what is no transport.
+    Raw ones get Noise and Yamux with the settings `upgrade`; WebSocket gets `websocket`, unless it
+    is an object. Raises ConfigError for a name that no package has registered, one that does not
+    load, and for what is no transport.
     """
     if specs is None:
         from .tcp import TcpTransport
         from .websocket.transport import WebSocketTransport
 
-        specs = (TcpTransport(), WebSocketTransport())
-    found = [_transport(spec) for spec in specs]
+        specs = (TcpTransport(), WebSocketTransport(websocket))
+    found = [_transport(spec, websocket) for spec in specs]
     budget: NodeBudget | None = None
     transports: list[Transport] = []
     for each in found:
@@ -89,15 +92,15 @@ class Registry:
         return (transport for transport in self.transports if last in transport.protocols)
 
 
-def _transport(spec: object) -> Transport | RawTransport:
-    found = _load(spec) if isinstance(spec, str) else spec
+def _transport(spec: object, websocket: WebSocketConfig | None) -> Transport | RawTransport:
+    found = _load(spec, websocket) if isinstance(spec, str) else spec
     if isinstance(found, (Transport, RawTransport)):
         return found
     which = f"the transport {spec!r}" if isinstance(spec, str) else repr(spec)
     raise ConfigError(f"{which} is no transport: it has neither `dial` nor `dial_raw`")
 
 
-def _load(name: str) -> object:
+def _load(name: str, websocket: WebSocketConfig | None) -> object:
     installed = {each.name: each for each in entry_points(group=GROUP)}
     if name not in installed:
         names = ", ".join(sorted(installed)) or "none"
@@ -112,4 +115,6 @@ def _load(name: str) -> object:
         ) from error
     if not callable(factory):
         raise ConfigError(f"the transport {name!r} ({entry.value}) cannot be called")
-    return factory()
+    from .websocket.transport import WebSocketTransport
+
+    return factory(websocket) if factory is WebSocketTransport else factory()

@@ -100,7 +100,7 @@ def explain(
 
 def client_key(storage: StorageOptions) -> PrivateKey:
     """Return the key of the file named, else of the data directory, else a new one."""
-    path = storage.identity
+    path = storage.identity or storage.configured
     if path is None and storage.data_dir is not None:
         path = DataDir(storage.data_dir).key_path
     if path is None:

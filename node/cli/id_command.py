@@ -29,7 +29,7 @@ def show_id(*, storage: StorageOptions, output: Output) -> None:
     from ..keystore import DataDir, explained, load_or_create
     from .interrupts import raise_keyboard_interrupt
 
-    path = storage.identity
+    path = storage.identity or storage.configured
     if path is None and storage.data_dir is not None:
         path = DataDir(storage.data_dir).key_path
     is_new = path is None

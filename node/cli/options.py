@@ -7,14 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
 from .output import Output, log_to_stderr
 from .sizes import parse_size
 
+if TYPE_CHECKING:
+    from ..configfile import FileLayer
+
 Function: TypeAlias = Callable[..., None]
+
+BACKENDS = ("asyncio", "trio")
+
+FILE_NAME = "isthmus.toml"
+"""What the configuration file is called in a data directory."""
 
 
 @dataclass(slots=True)
@@ -26,10 +34,14 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageOptions:
-    """Where the key lies; `data_dir` is None if nothing is to be kept."""
+    """Where the key lies; `data_dir` is None if nothing is to be kept.
+
+    `identity` is a key file that was named, `configured` one that the configuration names.
+    """
 
     data_dir: Path | None
     identity: Path | None
+    configured: Path | None = None
 
 
 def output_options(command: Function) -> Function:
@@ -48,63 +60,103 @@ def output_options(command: Function) -> Function:
     return wrapped
 
 
-def storage_options(command: Function) -> Function:
-    """Add `--data-dir`, `--identity` and `--ephemeral`; the command is given `storage`."""
+data_dir_option = click.option(
+    "--data-dir",
+    metavar="DIR",
+    envvar="ISTHMUS_DATA_DIR",
+    show_envvar=True,
+    type=click.Path(path_type=Path, readable=False),
+    help="Where the key, the port, the lock and what is known of peers are kept."
+    " Default: the platform's place.",
+)
 
-    @click.option(
-        "--data-dir",
-        metavar="DIR",
-        envvar="ISTHMUS_DATA_DIR",
-        show_envvar=True,
-        type=click.Path(path_type=Path, readable=False),
-        help="Where the key, the port, the lock and what is known of peers are kept."
-        " Default: the platform's place.",
-    )
-    @click.option(
-        "--identity",
-        metavar="FILE",
-        type=click.Path(path_type=Path, readable=False),
-        help="Use the key in this file.",
-    )
-    @click.option("--ephemeral", is_flag=True, help="Keep nothing on disk; use a new key.")
+identity_option = click.option(
+    "--identity",
+    metavar="FILE",
+    type=click.Path(path_type=Path, readable=False),
+    help="Use the key in this file.",
+)
+
+ephemeral_option = click.option(
+    "--ephemeral", is_flag=True, help="Keep nothing on disk; use a new key."
+)
+
+
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    envvar="ISTHMUS_CONFIG",
+    show_envvar=True,
+    type=click.Path(path_type=Path, readable=False),
+    help=f"The configuration file. Default: {FILE_NAME} in the data directory, if it is there.",
+)
+
+
+def storage_options(command: Function) -> Function:
+    """Add `--config`, `--data-dir`, `--identity` and `--ephemeral`; the command gets `storage`."""
+
+    @config_option
+    @data_dir_option
+    @identity_option
+    @ephemeral_option
     @functools.wraps(command)
     def wrapped(
-        *, data_dir: Path | None, identity: Path | None, ephemeral: bool, **others: object
+        *,
+        config: Path | None,
+        data_dir: Path | None,
+        identity: Path | None,
+        ephemeral: bool,
+        **others: object,
     ) -> None:
         directory = None if ephemeral else data_dir or default_data_dir()
-        command(storage=StorageOptions(data_dir=directory, identity=identity), **others)
+        storage = StorageOptions(data_dir=directory, identity=identity)
+        file = configuration_file(config, directory)
+        if file is not None:
+            storage = _configured(storage, file, takes_directory=not (data_dir or ephemeral))
+        command(storage=storage, **others)
 
     return wrapped
 
 
-@dataclass(frozen=True, slots=True)
-class TlsOptions:
-    """The files of the certificate that a listener shows, and of its key."""
+def configuration_file(config: Path | None, data_dir: Path | None) -> FileLayer | None:
+    """Read the file that is named, else the one in the data directory, if there is one.
 
-    cert: Path | None
-    key: Path | None
+    Raises ConfigError for a file that cannot be used.
+    """
+    found = None if data_dir is None else data_dir / FILE_NAME
+    if config is None and (found is None or not _is_there(found)):
+        return None
+    # Loaded only if there is a file: it brings the node.
+    from ..settings import read_settings
+
+    if config is not None:
+        return read_settings(config)
+    assert found is not None
+    return read_settings(found, is_own=True)
 
 
-def tls_options(command: Function) -> Function:
-    """Add `--tls-cert` and `--tls-key`; the command is given `tls`."""
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError:
+        # What is wrong with the directory is told by who uses it.
+        return False
+    return True
 
-    @click.option(
-        "--tls-cert",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="The certificate for /tls/ws, in PEM; read again when it has changed. With --tls-key.",
-    )
-    @click.option(
-        "--tls-key",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        help="The certificate's key, in PEM and without a password.",
-    )
-    @functools.wraps(command)
-    def wrapped(*, tls_cert: Path | None, tls_key: Path | None, **others: object) -> None:
-        command(tls=TlsOptions(tls_cert, tls_key), **others)
 
-    return wrapped
+def _configured(
+    storage: StorageOptions, file: FileLayer, *, takes_directory: bool
+) -> StorageOptions:
+    """Add what the file says of the key's place, which options come before."""
+    from ..configfile import compose
+    from ..settings import settings_schema
+
+    said = compose(settings_schema(), file).options
+    directory = storage.data_dir
+    if takes_directory and (said.data_dir or said.ephemeral):
+        directory = said.data_dir
+    configured = None if storage.identity else said.identity
+    return StorageOptions(data_dir=directory, identity=storage.identity, configured=configured)
 
 
 def backend_option(command: Function) -> Function:
@@ -112,18 +164,23 @@ def backend_option(command: Function) -> Function:
 
     @click.option(
         "--backend",
-        type=click.Choice(["asyncio", "trio"]),
+        type=click.Choice(BACKENDS),
         default="asyncio",
         show_default=True,
         help="The event loop; asyncio means uvloop where it is installed.",
     )
     @functools.wraps(command)
     def wrapped(*, backend: str, **others: object) -> None:
-        if find_spec(backend) is None:
-            raise click.ClickException("trio is not installed; run: pip install 'isthmus[trio]'")
+        require_backend(backend)
         command(backend=backend, **others)
 
     return wrapped
+
+
+def require_backend(backend: str) -> None:
+    """Raise ClickException, with what to do, if an event loop is not installed."""
+    if find_spec(backend) is None:
+        raise click.ClickException("trio is not installed; run: pip install 'isthmus[trio]'")
 
 
 def size(text: str | int) -> int:

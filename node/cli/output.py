@@ -84,12 +84,17 @@ def discard_stdout() -> None:
 
 
 def log_to_stderr(*, debug: bool) -> None:
-    """Write the project's log to the standard error: warnings, or all of it."""
+    """Write the project's log to the standard error: warnings, or all of it; see `log_from`."""
     handler = logging.StreamHandler()
     handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("isthmus")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+
+
+def log_from(level: str) -> None:
+    """Write what is of a level, by its name, or graver: debug, info, warning, error."""
+    logging.getLogger("isthmus").setLevel(level.upper())
 
 
 class _PrintableFormatter(logging.Formatter):

@@ -30,6 +30,7 @@ COMMANDS = {
     "perf": ("perf_command:perf", "Measure the throughput to and from a peer."),
     "demo": ("demo_command:demo", "Show what two nodes do, on this machine."),
     "id": ("id_command:show_id", "Print the peer id of this machine's node."),
+    "config": ("config_command:config", "Show or check the configuration of a node."),
     "version": ("version_command:version", "Print the versions that matter."),
     "completion": ("completion_command:completion", "Print the script for a shell's completion."),
 }
@@ -45,6 +46,7 @@ EXAMPLES = {
     "perf": "isthmus perf /ip4/192.0.2.7/tcp/4001 --upload 200MB --download 1GiB",
     "demo": "isthmus demo",
     "id": "isthmus id --json",
+    "config": "isthmus config check isthmus.toml",
     "version": "isthmus version --json",
     "completion": "isthmus completion bash",
     "bench": "isthmus bench --quick --no-lab",

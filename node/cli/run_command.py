@@ -7,84 +7,43 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import backend_option, output_options, storage_options, tls_options
-from .output import style
+from .options import output_options, require_backend
+from .output import log_from, style
+from .run_options import run_options
 
 if TYPE_CHECKING:
     from ...transports.core.multiaddr import Multiaddr
     from ..daemon import Started
     from ..events import NodeEvent
-    from .options import StorageOptions, TlsOptions
     from .output import Output
+    from .run_options import Effective
 
 
 @click.command()
-@click.option(
-    "--listen",
-    metavar="MULTIADDR",
-    multiple=True,
-    help="Listen here; may be repeated. Default: every IPv4 and IPv6 address of this machine,"
-    " on one port that is chosen once and kept beside the key.",
-)
-@tls_options
-@click.option(
-    "--echo/--no-echo",
-    default=None,
-    help="Serve /echo/1.0.0. Default: only if every address listened on is a loopback one.",
-)
-@click.option(
-    "--perf/--no-perf",
-    default=None,
-    help="Serve /perf/1.0.0, by which any peer may make this node send and receive at full"
-    " speed. Default: as for --echo.",
-)
-@click.option(
-    "--lan/--no-lan",
-    default=None,
-    help="Find the peers of this network by mDNS, connect to them, and be found by them."
-    " Default: unless every address listened on is a loopback one.",
-)
-@backend_option
-@storage_options
+@run_options
 @output_options
-def run(
-    *,
-    listen: tuple[str, ...],
-    tls: TlsOptions,
-    echo: bool | None,
-    perf: bool | None,
-    lan: bool | None,
-    backend: str,
-    storage: StorageOptions,
-    output: Output,
-) -> None:
+def run(*, effective: Effective, output: Output) -> None:
     """Run a node until Ctrl-C.
 
     Prints its addresses, the line to paste on another machine, and what happens. With --json
-    every event is one object; the first is "listening".
+    every event is one object; the first is "listening". Options come before the configuration
+    file, which 'isthmus config show' explains.
 
     \b
     Examples:
       isthmus run
       isthmus run --listen /ip4/127.0.0.1/tcp/4001 --ephemeral --json
       isthmus run --listen /ip4/0.0.0.0/tcp/443/tls/ws --tls-cert node.pem --tls-key node.key
+      isthmus run --config isthmus.toml
     """
-    from ..daemon import EXAMPLE_LISTEN, DaemonOptions, serve
+    from ..daemon import serve
     from ..run import run as run_loop
-    from .addresses import parse_address
     from .interrupts import end_at_once
 
-    options = DaemonOptions(
-        listen=tuple(parse_address(each, example=EXAMPLE_LISTEN) for each in listen),
-        data_dir=storage.data_dir,
-        identity=storage.identity,
-        tls_cert=tls.cert,
-        tls_key=tls.key,
-        echo=echo,
-        perf=perf,
-        lan=lan,
-    )
-    run_loop(serve, options, _Report(output), backend=backend)
+    settings = effective.settings
+    require_backend(settings.backend)
+    log_from(settings.log_level)
+    run_loop(serve, settings.options, _Report(output), backend=settings.backend)
     end_at_once()
     output.line("stopped")
 

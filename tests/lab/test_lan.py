@@ -67,6 +67,23 @@ def test_an_id_is_enough_to_ping(lab, pair, start, backend):
     assert "nobody on the LAN says that it is" in ping.errors[0]
 
 
+@pytest.mark.parametrize("policy", ["public", "relay-only"])
+def test_who_keeps_its_private_addresses_to_itself_finds_and_is_not_found(
+    pair, start, tmp_path, policy
+):
+    near, far = pair
+    file = tmp_path / "shy.toml"
+    file.write_text(f'privacy.addresses = "{policy}"')
+    other = start(far)
+    assert other.peer_id
+    shy = start(near, "--config", str(file))
+    connected(shy, other)
+    identified = other.event("peer_identified", peer=shy.peer_id)
+    assert identified["addresses"] == []
+    assert other.events("peer_found") == []
+    assert any(str(near.ip) in each for each in shy.event("listening")["addresses"])
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_interface_that_goes_and_comes(lab, pair, home, start, backend):

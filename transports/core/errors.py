@@ -2,6 +2,7 @@
 
 P2PError
 ├── ConfigError                      a setting that cannot be used
+│   └── ConfigRefused                problems: every such setting, and where it was made
 ├── AddressError                     it does not parse
 │   └── NoTransport                  nothing claims it
 ├── StoreError                       a file or lock below the data directory
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AddressError",
     "ConfigError",
+    "ConfigProblem",
+    "ConfigRefused",
     "ConnectionClosed",
     "DialError",
     "DialTimeout",
@@ -67,6 +70,34 @@ class P2PError(Exception):
 
 class ConfigError(P2PError):
     """A setting that cannot be used; the text names the setting and what would do."""
+
+
+class ConfigProblem:
+    """One setting that cannot be used: which, why, and where it was made.
+
+    `line` is that of the file, where it is known. `where` is empty if nothing is known.
+    """
+
+    __slots__ = ("key", "line", "where", "why")
+
+    def __init__(self, key: str, why: str, *, where: str = "", line: int | None = None) -> None:
+        self.key = key
+        self.why = why
+        self.where = where
+        self.line = line
+
+    def __str__(self) -> str:
+        return f"{self.why} ({self.where})" if self.where else self.why
+
+
+class ConfigRefused(ConfigError):
+    """Settings that cannot be used; `problems` has each of them."""
+
+    def __init__(self, problems: Sequence[ConfigProblem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        start = f"{count} settings cannot be used: " if count > 1 else ""
+        super().__init__(start + "; ".join(map(str, self.problems)))
 
 
 class AddressError(P2PError):
