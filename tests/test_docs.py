@@ -30,8 +30,8 @@ import anyio
 import click
 import pytest
 from isthmus import LimitsConfig, Multiaddr, Node, NodeConfig, run
-from isthmus.node.cli.errors import describe
 from isthmus.node.cli.program import isthmus as program
+from isthmus.node.sentences import describe
 from isthmus.transports.core.errors import DialError, FailedAttempt, P2PError
 
 from .transports.websocket.authority import Authority

@@ -9,8 +9,7 @@ from difflib import get_close_matches
 from ...transports.core.errors import AddressError
 from ...transports.core.multiaddr import Multiaddr
 from ..printable import printable
-
-EXAMPLE_ADDRESS = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW..."
+from ..sentences import EXAMPLE_ADDRESS
 
 WORDS = ("ip4", "ip6", "dns", "dns4", "dns6", "tcp", "p2p")
 """The protocols of the addresses that a person types."""

@@ -214,13 +214,13 @@ def _outcome(session: Session) -> int:
 
 def _expected() -> tuple[type[BaseException], ...]:
     # Called only when something has been raised: what it imports is not needed otherwise.
-    from .errors import EXPECTED
+    from ..sentences import EXPECTED
 
     return EXPECTED
 
 
 def _fail(session: Session, error: BaseException) -> int:
-    from .errors import describe
+    from ..sentences import describe
 
     if session.debug:
         _trace(error)

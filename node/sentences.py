@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ...transports.core.errors import (
+from ..transports.core.errors import (
     DialError,
     DialTimeout,
     NegotiationError,
@@ -18,12 +18,13 @@ from ...transports.core.errors import (
     RemoteProtocolError,
     SelfDial,
 )
-from ..printable import printable
-from .addresses import EXAMPLE_ADDRESS
+from .printable import printable
 
 if TYPE_CHECKING:
-    from ...transports.core.errors import FailedAttempt
-    from ...transports.core.multiaddr import Multiaddr
+    from ..transports.core.errors import FailedAttempt
+    from ..transports.core.multiaddr import Multiaddr
+
+EXAMPLE_ADDRESS = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW..."
 
 MAX_SENTENCE = 2000
 """Characters of an error's line; the report of a dial with sixteen addresses fits."""
