@@ -27,8 +27,8 @@ from .keystore import DataDir, explained, load_or_create
 from .node import Node
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from pathlib import Path
 
     from ..transports.core.interfaces import RawTransport, Stream
@@ -87,6 +87,9 @@ class DaemonOptions:
     lan: bool | None = None
     """Find and connect to the peers of this LAN; None: unless all addresses are loopback ones."""
 
+    control: Path | None = None
+    """The Unix socket of the control API; None serves none."""
+
     announce: Announce = "private"
     """Where the node shows itself; see `LanConfig.announce`."""
 
@@ -132,7 +135,7 @@ async def serve(options: DaemonOptions, reporter: Reporter) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_report, node.events(), reporter)
             with _explained(listening):
-                await _run(node, identity, reporter, signals)
+                await _run(node, identity, reporter, signals, options.control)
 
 
 async def echo(stream: Stream) -> None:
@@ -226,11 +229,26 @@ def _started(node: Node, identity: _Identity) -> Started:
 
 
 async def _run(
-    node: Node, identity: _Identity, reporter: Reporter, signals: AsyncIterator[signal.Signals]
+    node: Node,
+    identity: _Identity,
+    reporter: Reporter,
+    signals: AsyncIterator[signal.Signals],
+    control: Path | None,
 ) -> None:
-    async with node:
+    # The node is left first, so that who reads its events sees the last ones.
+    async with _control(control, node) as open_control, node:
+        open_control()
         reporter.started(_started(node, identity))
         await anext(signals)
+
+
+def _control(path: Path | None, node: Node) -> AbstractAsyncContextManager[Callable[[], None]]:
+    if path is None:
+        return nullcontext(lambda: None)
+    # Loaded only where it is used: it brings h11.
+    from .api.driver import serving
+
+    return serving(path, node)
 
 
 async def _report(reader: EventReader, reporter: Reporter) -> None:

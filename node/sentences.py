@@ -82,6 +82,11 @@ def describe(error: BaseException) -> str:
     return printable(_sentence(error), limit=MAX_SENTENCE)
 
 
+def describe_attempt(attempt: FailedAttempt) -> str:
+    """Return one line on why one address of a dial failed, without the address."""
+    return printable(_cause(attempt), limit=MAX_SENTENCE)
+
+
 def _sentence(error: BaseException) -> str:
     if isinstance(error, SelfDial):
         return "the address leads to this very node"

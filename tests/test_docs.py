@@ -295,6 +295,11 @@ UNTRIED = {
     ),
     "error: cannot listen on ADDR: Permission denied": "the tests may run as root",
     "isthmus: this machine has no IPv6: listening on IPv4 only": "tests/cli/test_run.py",
+    "error: PATH: Permission denied": "tests/cli/test_control.py",
+    "error: the isthmus behind this socket is another user's": "tests/hostile/test_control.py",
+    "error: N clients are connected already": "tests/hostile/test_control.py",
+    "error: the node has ended": "tests/cli/test_control.py",
+    "isthmus: the node has stopped": "tests/cli/test_control.py",
     "TEXT for PEER failed: TEXT": "tests/cli/test_texts.py",
     "turned PEER away: TEXT": "tests/cli/test_texts.py",
     "RuntimeError: Attempted to exit cancel scope in a different task": "tried below",
@@ -311,6 +316,18 @@ COMMANDS_THAT_FAIL = {
     "error: PATH: others can read or change this private key": "run --identity {open}",
     "error: PATH: not a private key": "run --identity {damaged}",
     "error: PATH: not a port number": "run --data-dir {changed}",
+    "error: PATH: another program listens there": (
+        "run --ephemeral --listen {loopback} --control {daemon}/control.sock"
+    ),
+    "error: PATH: something else than a socket is there": (
+        "run --ephemeral --listen {loopback} --control {damaged}"
+    ),
+    "error: PATH: no control socket there: TEXT": (
+        "run --ephemeral --listen {loopback} --control {damaged}/x.sock"
+    ),
+    "error: no isthmus runs in PATH": "status --data-dir {own}",
+    "error: no isthmus runs with PATH": "peers --control {own}/x.sock",
+    "error: PEER is not connected": "disconnect {stranger} --data-dir {daemon}",
     "error: PATH: Not a directory": "run --data-dir {damaged}/data",
     "error: cannot connect to ADDR: Connection refused": "ping {free}",
     "error: cannot connect to ADDR: no connection within N s": "ping {mute} --timeout 0.2",
@@ -415,7 +432,8 @@ async def complain(arguments, places):
 
 
 @pytest.mark.parametrize(
-    "message", rows("The node does not start", "No connection", "Connected, but")
+    "message",
+    rows("The node does not start", "Asking the running node", "No connection", "Connected, but"),
 )
 def test_message_of_a_command(message, places):
     if message in UNTRIED:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from ...transports.core.errors import AddressError, SelfDial, StoreError
+from ...transports.core.errors import SelfDial, StoreError
 from ...transports.core.keys import PrivateKey
 from ...transports.core.peer_id import PeerId
 from ..config import NodeConfig
-from ..dialing import parse_target
 from ..keystore import DataDir, explained, load_or_create
 from ..node import Node
 from ..run import run
-from .addresses import parse_address
+from .addresses import parse_destination
 from .interrupts import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ...transports.core.interfaces import Connection
-    from ..dialing import Target
     from .options import StorageOptions
 
 Result = TypeVar("Result")
@@ -39,7 +37,7 @@ def call(
     Raises AddressError for an address that does not parse, StoreError for a key that cannot be
     used, what `Node.connect` raises, and click's Exit after Ctrl-C.
     """
-    target = _parse(address)
+    target = parse_destination(address)
     key = client_key(storage)
     if target.peer == PeerId.from_public_key(key.public_key):
         # The daemon of this very data directory: only under another name will it talk to us.
@@ -64,14 +62,6 @@ def client_key(storage: StorageOptions) -> PrivateKey:
     if storage.identity is not None:
         raise StoreError(f"{path}: no such key file; 'isthmus id --identity {path}' makes one")
     return PrivateKey.generate()
-
-
-def _parse(address: str) -> Target:
-    try:
-        target = parse_target(address)
-    except AddressError:
-        target = parse_target(parse_address(address))
-    return target
 
 
 def _connected(

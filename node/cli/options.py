@@ -26,10 +26,14 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageOptions:
-    """Where the key lies; `data_dir` is None if nothing is to be kept."""
+    """Where the key lies; `data_dir` is None if nothing is to be kept.
+
+    `control` is where a node is to have its control socket; None if nowhere.
+    """
 
     data_dir: Path | None
     identity: Path | None
+    control: Path | None = None
 
 
 def output_options(command: Function) -> Function:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
 
+from .control import control_socket_option
 from .options import backend_option, output_options, storage_options, tls_options
 from .output import style
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 )
 @backend_option
 @storage_options
+@control_socket_option
 @output_options
 def run(
     *,
@@ -83,6 +84,7 @@ def run(
         echo=echo,
         perf=perf,
         lan=lan,
+        control=storage.control,
     )
     run_loop(serve, options, _Report(output), backend=backend)
     end_at_once()
@@ -105,12 +107,11 @@ class _Report:
         self._output.result(event.to_json())
         if self._output.as_json:
             return
-        from .lines import describe_event
+        from .lines import event_line
 
-        text = describe_event(event)
-        if text is not None:
-            clock = time.strftime("%H:%M:%S", time.localtime(event.time))
-            self._output.line(f"{style(clock, dim=True)} {text}")
+        line = event_line(event)
+        if line is not None:
+            self._output.line(line)
 
     def notice(self, text: str) -> None:
         self._output.notice(text)
