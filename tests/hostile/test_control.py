@@ -191,6 +191,7 @@ async def test_who_hangs_up_at_any_time_is_forgotten(path, data):
             with contextlib.suppress(anyio.BrokenResourceError):
                 await stream.send(data)
             stream.close()
+            await anyio.lowlevel.checkpoint()
         while True:
             with contextlib.suppress(ControlError):
                 assert (await client.get("/v1/status"))["connections"] == 0

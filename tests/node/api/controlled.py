@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 from contextlib import asynccontextmanager
 
 import anyio
 from isthmus import Node
 from isthmus.node.api.client import ControlClient
 from isthmus.node.api.driver import serving
+from isthmus.node.api.place import connected
 from isthmus.transports.sockets import SocketStream
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
@@ -26,10 +26,7 @@ async def controlled(path, *, listen=LOOPBACK, **settings):
 
 def raw_client(path):
     """Connect to a control socket, to say anything."""
-    sock = socket.socket(socket.AF_UNIX)
-    sock.connect(str(path))
-    sock.settimeout(0)
-    return SocketStream(sock)
+    return SocketStream(connected(path))
 
 
 def request(method, target, *, body=None, headers=()):
