@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from ..events import Json
     from ..node import Node
-    from .routing import Answer, Endpoint, Request
+    from .routing import Endpoint, Request
 
 Result = TypeVar("Result")
 
@@ -153,20 +152,24 @@ class ControlServer:
 
     async def _exchange(self, stream: SocketStream) -> None:
         exchange = Exchange(self._config)
-        answer: Answer | ControlError | None = None
         try:
-            request = await self._receive(stream, exchange)
-            if request is not None:
-                endpoint, arguments = self._table.find(request)
-                work = partial(endpoint.handle, self._control, arguments)
-                answer = await _while_there(stream, work)
+            data = await self._answer(stream, exchange)
         except Exception as error:  # noqa: BLE001  # boundary
-            answer = explained(error)
+            data = exchange.refuse(explained(error))
+        with anyio.move_on_after(self._config.answer_time):
+            await stream.send(data)
+
+    async def _answer(self, stream: SocketStream, exchange: Exchange) -> bytes:
+        """Return what is to be answered, in whole; nothing where it has been, or nobody waits."""
+        request = await self._receive(stream, exchange)
+        if request is None:
+            return b""
+        endpoint, arguments = self._table.find(request)
+        answer = await _while_there(stream, partial(endpoint.handle, self._control, arguments))
         if isinstance(answer, Lines):
             await _while_there(stream, partial(_send_lines, stream, exchange, answer))
-        elif answer is not None:
-            with anyio.move_on_after(self._config.answer_time):
-                await stream.send(_whole(exchange, answer))
+            return b""
+        return b"" if answer is None else exchange.answer(answer)
 
     async def _receive(self, stream: SocketStream, exchange: Exchange) -> Request | None:
         """Return the request; None if the client has gone before it was whole."""
@@ -184,16 +187,11 @@ class ControlServer:
         return request
 
 
-def _whole(exchange: Exchange, answer: dict[str, Json] | ControlError) -> bytes:
-    if isinstance(answer, ControlError):
-        return exchange.refuse(answer)
-    return exchange.answer(answer)
-
-
 async def _send_lines(stream: SocketStream, exchange: Exchange, answer: Lines) -> None:
     await stream.send(exchange.begin() + exchange.line(answer.first.to_json()))
     async for event in answer.events:
         await stream.send(exchange.line(event.to_json()))
+        await checkpoint()  # many that have waited must leave the other tasks their turns
     await stream.send(exchange.end())
 
 

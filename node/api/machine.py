@@ -85,7 +85,12 @@ class Exchange:
         return self._send(status, headers, encoded(value))
 
     def refuse(self, error: ControlError) -> bytes:
-        """Return the answer to a request that is refused or has failed."""
+        """Return the answer to a request that is refused or has failed.
+
+        Nothing, if an answer has begun: that it ends in the middle has to do.
+        """
+        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return b""
         why = str(error)
         if not why:
             return self._send(error.status, [])

@@ -14,8 +14,8 @@ from isthmus import Node
 from isthmus.node.api import SOCKET_FILE
 from isthmus.node.api.client import ControlClient
 from isthmus.node.api.endpoints import ENDPOINTS
-from isthmus.node.api.routing import Endpoint
-from isthmus.node.events import ConnectionEnded
+from isthmus.node.api.routing import Endpoint, Lines
+from isthmus.node.events import ConnectionEnded, EventsLost
 from isthmus.transports.core.errors import (
     ControlError,
     NotRunning,
@@ -250,9 +250,25 @@ async def test_a_get_changes_nothing(path):
             assert "Allow: POST" in head
 
 
+class WrongEvents:
+    """A source of events that fails."""
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        raise ZeroDivisionError("another")
+
+
 async def test_what_an_endpoint_raises_is_its_answer_and_no_more(path, caplog):
     async def fail(control, arguments):
         raise ZeroDivisionError("a bug\x1b[2J")
+
+    async def wrong(control, arguments):
+        return {"no JSON": {1, 2}}
+
+    async def wrong_lines(control, arguments):
+        return Lines(EventsLost(1), WrongEvents())
 
     async def greet(control, arguments):
         return {"hello": arguments.text("name")}
@@ -260,6 +276,8 @@ async def test_what_an_endpoint_raises_is_its_answer_and_no_more(path, caplog):
     endpoints = (
         *ENDPOINTS,
         Endpoint("GET", "/v1/fail", fail),
+        Endpoint("GET", "/v1/wrong", wrong),
+        Endpoint("GET", "/v1/wrong-lines", wrong_lines),
         Endpoint("GET", "/v1/greet", greet, takes=("name",)),
     )
     async with controlled(path, endpoints=endpoints) as (_, client):
@@ -268,6 +286,12 @@ async def test_what_an_endpoint_raises_is_its_answer_and_no_more(path, caplog):
         assert (caught.value.status, caught.value.kind) == (500, "ZeroDivisionError")
         assert str(caught.value) == "internal error: ZeroDivisionError: a bug[2J"
         assert [each.levelname for each in caplog.records if "a bug" in each.message] == ["ERROR"]
+        with pytest.raises(ControlError, match="internal error: TypeError"):
+            await client.get("/v1/wrong")
+        async with client.lines("/v1/wrong-lines") as told:
+            assert (await anext(told))["event"] == "events_lost"
+            with pytest.raises(anyio.BrokenResourceError, match="the node has ended"):
+                await anext(told)
         assert await client.get("/v1/greet?name=world") == {"hello": "world"}
 
 

@@ -216,6 +216,12 @@ def test_a_question_for_the_head_gets_no_body():
     assert dict(head.headers)[b"allow"] == b"GET"
 
 
+def test_an_answer_that_fails_in_the_middle_says_no_more():
+    exchange, _ = receive(raw())
+    assert exchange.begin() + exchange.line({"a": 1})
+    assert exchange.refuse(ControlError("too late", status=500)) == b""
+
+
 def test_lines_are_chunks_of_their_own():
     exchange, _ = receive(raw())
     data = exchange.begin() + exchange.line({"a": 1}) + exchange.line({"b": 2}) + exchange.end()
