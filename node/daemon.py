@@ -20,14 +20,15 @@ from ..transports.core.errors import AddressError, ConfigError, StoreError, unwr
 from ..transports.core.interfaces import Priority
 from ..transports.core.keys import PrivateKey
 from ..transports.core.multiaddr import Multiaddr
+from .api import SOCKET_FILE
 from .config import NodeConfig
 from .interfaces import interface_addresses
 from .keystore import DataDir, explained, load_or_create
 from .node import Node
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from pathlib import Path
 
     from ..transports.core.interfaces import Stream
@@ -83,12 +84,27 @@ class DaemonOptions:
     lan: bool | None = None
     """Find and connect to the peers of this LAN; None: unless all addresses are loopback ones."""
 
+    serve_control: bool = True
+    """Have a control API, by which `isthmus status` and other commands ask this node."""
+
+    control: Path | None = None
+    """The Unix socket of the control API; None: control.sock in the data directory, if any."""
+
     config: NodeConfig = field(default_factory=lambda: NodeConfig(dial_found=True))
     """The settings of the node."""
 
     def __post_init__(self) -> None:
         if self.ephemeral:
             object.__setattr__(self, "data_dir", None)
+
+    @property
+    def control_socket(self) -> Path | None:
+        """Where the control API is served; None if nowhere."""
+        if not self.serve_control:
+            return None
+        if self.control is None and self.data_dir is not None:
+            return self.data_dir / SOCKET_FILE
+        return self.control
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +148,7 @@ async def serve(options: DaemonOptions, reporter: Reporter) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_report, node.events(), reporter)
             with _explained(listening):
-                await _run(node, identity, reporter, signals)
+                await _run(node, identity, reporter, signals, options.control_socket)
 
 
 async def echo(stream: Stream) -> None:
@@ -217,11 +233,26 @@ def _started(node: Node, identity: _Identity) -> Started:
 
 
 async def _run(
-    node: Node, identity: _Identity, reporter: Reporter, signals: AsyncIterator[signal.Signals]
+    node: Node,
+    identity: _Identity,
+    reporter: Reporter,
+    signals: AsyncIterator[signal.Signals],
+    control: Path | None,
 ) -> None:
-    async with node:
+    # The node is left first, so that who reads its events sees the last ones.
+    async with _control(control, node) as open_control, node:
+        open_control()
         reporter.started(_started(node, identity))
         await anext(signals)
+
+
+def _control(path: Path | None, node: Node) -> AbstractAsyncContextManager[Callable[[], None]]:
+    if path is None:
+        return nullcontext(lambda: None)
+    # Loaded only where it is used: it brings h11.
+    from .api.driver import serving
+
+    return serving(path, node)
 
 
 async def _report(reader: EventReader, reporter: Reporter) -> None:

@@ -170,3 +170,9 @@ def _create(path: Path, data: bytes) -> bool:
         with suppress(FileNotFoundError):
             part.unlink()
     return True
+
+
+def _create_parent(path: Path) -> None:
+    if not path.is_dir():
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)  # also where the umask took a part of that away

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from .events import EventReader, PeerIdentified
     from .link import Link
     from .router import Handler
-    from .swarm import Entry
+    from .swarm import Entry, Usage
 
 MAX_RESPONSE_BYTES = 1024 * 1024
 """What `request` reads at most, unless told otherwise: an answer is held in memory whole."""
@@ -166,6 +166,10 @@ class Node:
     def connections(self) -> tuple[Connection, ...]:
         """The connections that stand."""
         return tuple(entry.connection for entry in self._swarm.entries)
+
+    def usage(self) -> tuple[Usage, ...]:
+        """Return how full each limit of this node is."""
+        return self._swarm.usage()
 
     def events(self) -> EventReader:
         """Return an iterator over what happens from now on; it ends when the node has stopped.

@@ -27,6 +27,8 @@ PLACES = {
     "options": "node",
     "options.echo": "services.echo",
     "options.lan": "lan.enabled",
+    "options.serve_control": "control.enabled",
+    "options.control": "control.socket",
     "options.config": "node",
     "options.config.serve_perf": "services.perf",
     "options.config.upgrade.yamux": "yamux",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -53,6 +54,16 @@ REFUSAL_TIME = 1.0
 """Seconds for telling a peer that its connection is not wanted."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How full a limit is, and the setting that moves it."""
+
+    name: str
+    used: int
+    bound: int
+    setting: str
 
 
 class Entry:
@@ -119,6 +130,27 @@ class Swarm:
     def entry(self, connection: Connection) -> Entry | None:
         """Return a connection's entry, until everything that ran on it has ended."""
         return self._entries.get(connection)
+
+    def usage(self) -> tuple[Usage, ...]:
+        """Return how full each limit is; of those for one peer, for the peer that uses it most."""
+        limits = self._config.limits
+        total = len(self._entries)
+        of_peers = Counter(connection.remote_peer for connection in self._entries)
+        most = max(of_peers.values(), default=0)
+        return tuple(
+            Usage(name, used, bound, f"limits.{setting}")
+            for name, used, bound, setting in (
+                ("connections", total, limits.connections, "connections"),
+                ("inbound connections", total, limits.inbound_connections, "outbound_share"),
+                (
+                    "connections of one peer",
+                    most,
+                    limits.connections_per_peer,
+                    "connections_per_peer",
+                ),
+                ("dials under way", len(self._dials), limits.waiting_dials, "waiting_dials"),
+            )
+        )
 
     def transport_for(self, address: Multiaddr) -> Transport | None:
         """Return the transport that claims an address, by its last protocol."""

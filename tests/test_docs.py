@@ -31,8 +31,8 @@ import anyio
 import click
 import pytest
 from isthmus import LimitsConfig, Multiaddr, Node, NodeConfig, run
-from isthmus.node.cli.errors import describe
 from isthmus.node.cli.program import isthmus as program
+from isthmus.node.sentences import describe
 from isthmus.node.store.database import Database
 from isthmus.node.store.schema import MIGRATIONS
 from isthmus.node.store.stores import STORE_FILE
@@ -299,6 +299,11 @@ UNTRIED = {
     ),
     "error: cannot listen on ADDR: Permission denied": "the tests may run as root",
     "isthmus: this machine has no IPv6: listening on IPv4 only": "tests/cli/test_run.py",
+    "error: PATH: Permission denied": "tests/cli/test_control.py",
+    "error: the isthmus behind this socket is another user's": "tests/hostile/test_control.py",
+    "error: N clients are connected already": "tests/hostile/test_control.py",
+    "error: the node has ended": "tests/cli/test_control.py",
+    "isthmus: the node has stopped": "tests/cli/test_control.py",
     "TEXT for PEER failed: TEXT": "tests/cli/test_texts.py",
     "turned PEER away: TEXT": "tests/cli/test_texts.py",
     "what is known of peers is in memory only: PATH: no room: TEXT": "tests/node/store",
@@ -328,6 +333,18 @@ COMMANDS_THAT_FAIL = {
     "error: PATH: not a private key": "run --identity {damaged}",
     "error: PATH: not a port number": "run --data-dir {changed}",
     "error: PATH: written by a newer isthmus": "run --data-dir {newer} --listen {loopback}",
+    "error: PATH: another program listens there": (
+        "run --ephemeral --listen {loopback} --control {daemon}/control.sock"
+    ),
+    "error: PATH: something else than a socket is there": (
+        "run --ephemeral --listen {loopback} --control {damaged}"
+    ),
+    "error: PATH: no control socket there: TEXT": (
+        "run --ephemeral --listen {loopback} --control {damaged}/x.sock"
+    ),
+    "error: no isthmus runs in PATH": "status --data-dir {own}",
+    "error: no isthmus runs with PATH": "peers --control {own}/x.sock",
+    "error: PEER is not connected": "disconnect {stranger} --data-dir {daemon}",
     "error: PATH: Not a directory": "run --data-dir {damaged}/data",
     "error: KEY: there is no such setting": "run --config {unknown}",
     "error: KEY: a whole number is needed, not TEXT": "run --config {kind}",
@@ -452,7 +469,13 @@ async def complain(arguments, places):
 
 @pytest.mark.parametrize(
     "message",
-    rows("The node does not start", "No connection", "Connected, but", "Peers are not kept"),
+    rows(
+        "The node does not start",
+        "Asking the running node",
+        "No connection",
+        "Connected, but",
+        "Peers are not kept",
+    ),
 )
 def test_message_of_a_command(message, places):
     if message in UNTRIED:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from ...transports.core.errors import AddressError
 from ...transports.core.multiaddr import Multiaddr
+from ..dialing import parse_target
 from ..printable import printable
+from ..sentences import EXAMPLE_ADDRESS
 
-EXAMPLE_ADDRESS = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW..."
+if TYPE_CHECKING:
+    from ..dialing import Target
 
 WORDS = ("ip4", "ip6", "dns", "dns4", "dns6", "tcp", "p2p")
 """The protocols of the addresses that a person types."""
@@ -29,6 +33,14 @@ def parse_address(text: str, *, example: str = EXAMPLE_ADDRESS) -> Multiaddr:
         meant = suggestion(text)
         hint = f"did you mean {meant}?" if meant else f"an address looks like {example}"
         raise AddressError(f"{why}; {hint}") from error
+
+
+def parse_destination(text: str) -> Target:
+    """Parse a peer id or an address; raises AddressError as `parse_address` does."""
+    try:
+        return parse_target(text)
+    except AddressError:
+        return parse_target(parse_address(text))
 
 
 def suggestion(text: str) -> str | None:

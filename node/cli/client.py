@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ...transports.core.errors import (
-    AddressError,
     ConnectionClosed,
     DialError,
     LimitExceeded,
@@ -18,18 +17,16 @@ from ...transports.core.errors import (
 from ...transports.core.keys import PrivateKey
 from ...transports.core.peer_id import PeerId
 from ..config import NodeConfig
-from ..dialing import parse_target
 from ..keystore import DataDir, explained, load_or_create
 from ..node import Node
 from ..run import run
-from .addresses import parse_address
+from .addresses import parse_destination
 from .interrupts import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ...transports.core.interfaces import Connection
-    from ..dialing import Target
     from ..dialreport import DialReport
     from .options import StorageOptions
 
@@ -76,7 +73,7 @@ def explain(
     """
 
     async def dial(node: Node) -> DialReport:
-        peer: PeerId | None = parse_target(address).peer
+        peer = parse_destination(address).peer
         try:
             connection = await node.connect(address)
         except SelfDial:
@@ -114,14 +111,6 @@ def client_key(storage: StorageOptions) -> PrivateKey:
     return PrivateKey.generate()
 
 
-def _parse(address: str) -> Target:
-    try:
-        target = parse_target(address)
-    except AddressError:
-        target = parse_target(parse_address(address))
-    return target
-
-
 def _run(
     address: str,
     use: Callable[[Node], Awaitable[Result]],
@@ -130,7 +119,7 @@ def _run(
     backend: str,
     timeout: float,
 ) -> Result:
-    target = _parse(address)
+    target = parse_destination(address)
     key = client_key(storage)
     if target.peer == PeerId.from_public_key(key.public_key):
         # The daemon of this very data directory: only under another name will it talk to us.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ...transports.core.interfaces import Side
@@ -25,8 +26,11 @@ from ..events import (
 )
 from ..link import LinkState
 from ..printable import printable
+from .output import style
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..events import NodeEvent
 
 _TOLD_LINKS = (LinkState.RECONNECTING, LinkState.FAILED)
@@ -42,6 +46,26 @@ def describe_event(event: NodeEvent) -> str | None:
     if isinstance(event, LinkChanged) and event.state not in _TOLD_LINKS:
         return None
     return printable(_text(event), limit=MAX_LINE)
+
+
+def event_line(event: NodeEvent) -> str | None:
+    """Return the same after the time of day, in a terminal's colours."""
+    text = describe_event(event)
+    if text is None:
+        return None
+    return f"{_clock(event.time)} {text}"
+
+
+def plain_event_line(plain: Mapping[str, object]) -> str:
+    """Return one line on an event of which only the JSON is known."""
+    shown = [f"{name} {value}" for name, value in plain.items() if name not in ("event", "time")]
+    text = printable(", ".join([str(plain.get("event")), *shown]), limit=MAX_LINE)
+    seconds = plain.get("time")
+    return f"{_clock(seconds)} {text}" if isinstance(seconds, float) else text
+
+
+def _clock(seconds: float) -> str:
+    return style(time.strftime("%H:%M:%S", time.localtime(seconds)), dim=True)
 
 
 def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind of event

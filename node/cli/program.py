@@ -25,6 +25,11 @@ COMPLETE_VARIABLE = "_ISTHMUS_COMPLETE"
 
 COMMANDS = {
     "run": ("run_command:run", "Run a node until Ctrl-C."),
+    "status": ("status_command:status", "Say how the running node is."),
+    "peers": ("peers_command:peers", "List the peers of the running node."),
+    "connect": ("connect_command:connect", "Have the running node connect to a peer."),
+    "disconnect": ("connect_command:disconnect", "Have it end its connections to a peer."),
+    "events": ("events_command:events", "Show what happens in the running node."),
     "ping": ("ping_command:ping", "Measure the round trip to a peer."),
     "why": ("why_command:why", "Say why a peer can be reached, or not, address by address."),
     "perf": ("perf_command:perf", "Measure the throughput to and from a peer."),
@@ -41,6 +46,11 @@ HIDDEN = {"demo-node": "demo_node_command:demo_node"}
 
 EXAMPLES = {
     "run": "isthmus run --listen /ip4/127.0.0.1/tcp/4001",
+    "status": "isthmus status",
+    "peers": "isthmus peers --json",
+    "connect": "isthmus connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW...",
+    "disconnect": "isthmus disconnect 12D3KooW...",
+    "events": "isthmus events",
     "ping": "isthmus ping /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW... -c 5",
     "why": "isthmus why /dns4/peer.example/tcp/4001/p2p/12D3KooW...",
     "perf": "isthmus perf /ip4/192.0.2.7/tcp/4001 --upload 200MB --download 1GiB",
@@ -218,13 +228,13 @@ def _outcome(session: Session) -> int:
 
 def _expected() -> tuple[type[BaseException], ...]:
     # Called only when something has been raised: what it imports is not needed otherwise.
-    from .errors import EXPECTED
+    from ..sentences import EXPECTED
 
     return EXPECTED
 
 
 def _fail(session: Session, error: BaseException) -> int:
-    from .errors import describe
+    from ..sentences import describe
 
     if session.debug:
         _trace(error)

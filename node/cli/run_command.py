@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -64,12 +63,11 @@ class _Report:
         self._output.result(event.to_json())
         if self._output.as_json:
             return
-        from .lines import describe_event
+        from .lines import event_line
 
-        text = describe_event(event)
-        if text is not None:
-            clock = time.strftime("%H:%M:%S", time.localtime(event.time))
-            self._output.line(f"{style(clock, dim=True)} {text}")
+        line = event_line(event)
+        if line is not None:
+            self._output.line(line)
 
     def notice(self, text: str) -> None:
         self._output.notice(text)

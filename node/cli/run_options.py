@@ -24,7 +24,7 @@ from .options import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ..configfile import FileLayer, Key, Layer, OptionLayer
+    from ..configfile import FileLayer, Key, Layer, OptionLayer, Schema
     from ..settings import Settings
     from .options import Function
 
@@ -37,6 +37,7 @@ KEYS = {
     "echo": "services.echo",
     "perf": "services.perf",
     "lan": "lan.enabled",
+    "control": "control.socket",
     "tls_cert": "websocket.cert_file",
     "tls_key": "websocket.key_file",
     "debug": "log.level",
@@ -44,6 +45,9 @@ KEYS = {
 """The setting that each option is."""
 
 DEFAULT = "default"
+
+OFF = "off"
+"""What `--control` says for no socket."""
 
 COMMAND_LINE = "command line"
 
@@ -102,6 +106,12 @@ _OPTIONS = (
         " Default: unless every address listened on is a loopback one.",
     ),
     click.option(
+        "--control",
+        metavar="SOCKET|off",
+        help="Where `isthmus status` and other commands reach this node. Default: control.sock in"
+        " the data directory; with --ephemeral: off.",
+    ),
+    click.option(
         "--backend",
         type=click.Choice(BACKENDS),
         help="The event loop; asyncio means uvloop where it is installed.  [default: asyncio]",
@@ -146,7 +156,7 @@ def _effective(config: Path | None) -> Effective:
     schema = settings_schema()
     options = {text: OptionLayer(text) for text in (DEFAULT, *_GIVEN.values())}
     for name, text in KEYS.items():
-        _take(name, schema.key(text), options)
+        _take(name, text, schema, options)
     place, ephemeral = schema.key("node.data_dir"), schema.key("node.ephemeral")
     named = [layer.values[place] for layer in options.values() if place in layer.values]
     data_dir = named[-1] if named else default_data_dir()
@@ -158,8 +168,11 @@ def _effective(config: Path | None) -> Effective:
     return Effective(compose(schema, *layers), layers, file)
 
 
-def _take(name: str, key: Key, layers: Mapping[str, OptionLayer]) -> None:
+def _take(
+    name: str, text: str, schema: Schema[Settings], layers: Mapping[str, OptionLayer]
+) -> None:
     """Put the value of an option into the layer of the source that it comes from."""
+    key = schema.key(text)
     context = click.get_current_context()
     value = context.params.get(name)
     source = context.get_parameter_source(name)
@@ -170,6 +183,11 @@ def _take(name: str, key: Key, layers: Mapping[str, OptionLayer]) -> None:
         return
     if source not in _GIVEN:
         return
+    if name == "control":
+        if value == OFF:
+            key, value = schema.key("control.enabled"), False
+        else:
+            value = Path(str(value))
     if name == "listen":
         from ..daemon import EXAMPLE_LISTEN
         from .addresses import parse_address
@@ -180,6 +198,6 @@ def _take(name: str, key: Key, layers: Mapping[str, OptionLayer]) -> None:
     given = option.opts[0]
     if source is ParameterSource.ENVIRONMENT:
         given = str(option.envvar)
-    elif value is False:
+    elif value is False and option.secondary_opts:
         given = option.secondary_opts[0]
     layers[_GIVEN[source]].set(key, value, name=given)

@@ -87,7 +87,7 @@ echo "${COMPREPLY[@]}"
     ("typed", "offered"),
     [
         (["isthmus", ""], [*OWN]),
-        (["isthmus", "p"], ["ping", "perf"]),
+        (["isthmus", "p"], ["peers", "ping", "perf"]),
         (["isthmus", "demo"], ["demo"]),
         (["isthmus", "--v"], ["--version"]),
         (["isthmus", "ping", "--b"], ["--backend"]),

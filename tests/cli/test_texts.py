@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from isthmus import Multiaddr, PeerId
-from isthmus.node.cli.errors import describe
 from isthmus.node.cli.lines import describe_event
 from isthmus.node.cli.sizes import format_size, megabytes_per_second, parse_size
 from isthmus.node.events import (
@@ -34,6 +33,7 @@ from isthmus.node.events import (
 )
 from isthmus.node.link import LinkState
 from isthmus.node.printable import printable
+from isthmus.node.sentences import describe
 from isthmus.transports.core.errors import (
     DialError,
     DialTimeout,

@@ -18,7 +18,9 @@ P2PError
 │   └── RemoteProtocolError          their breach; code = what to send
 ├── ConnectionClosed                 by whom, code, cause
 ├── StreamReset (BrokenResourceError)    code, remote
-└── LimitExceeded                    which, value, limit, setting
+├── LimitExceeded                    which, value, limit, setting
+├── NotRunning                       no node serves this control socket
+└── ControlError                     what a node answers on it: status, kind, attempts
 
 Streams speak anyio besides: EndOfStream, ClosedResourceError, BrokenResourceError.
 """
@@ -42,6 +44,7 @@ __all__ = [
     "ConfigProblem",
     "ConfigRefused",
     "ConnectionClosed",
+    "ControlError",
     "DialError",
     "DialTimeout",
     "FailedAttempt",
@@ -51,6 +54,7 @@ __all__ = [
     "NegotiationError",
     "NoTransport",
     "NoiseError",
+    "NotRunning",
     "P2PError",
     "PeerIdMismatch",
     "ProtocolError",
@@ -254,6 +258,31 @@ class LimitExceeded(P2PError):
         self.limit = limit
         self.setting = setting
         super().__init__(f"{which}: {value:g} is over the limit of {limit:g} (setting: {setting})")
+
+
+class NotRunning(P2PError):
+    """No node serves the control socket that was asked for."""
+
+
+class ControlError(P2PError):
+    """A request of the control API that was refused, or that failed.
+
+    `status` is HTTP's. `kind` is the name of the error's class in the node, if it is one of this
+    tree; `attempts` has, of a DialError, what happened at each address.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        status: int,
+        kind: str = "ControlError",
+        attempts: Sequence[Mapping[str, str | float]] = (),
+    ) -> None:
+        self.status = status
+        self.kind = kind
+        self.attempts = tuple(attempts)
+        super().__init__(why)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ...transports.core.errors import (
+from ..transports.core.errors import (
     DialError,
     DialTimeout,
     NegotiationError,
@@ -17,12 +17,13 @@ from ...transports.core.errors import (
     RemoteProtocolError,
     SelfDial,
 )
-from ..hints import OTHER_PROTOCOL, hint_for
-from ..printable import printable
-from .addresses import EXAMPLE_ADDRESS
+from .hints import OTHER_PROTOCOL, hint_for
+from .printable import printable
 
 if TYPE_CHECKING:
-    from ...transports.core.errors import FailedAttempt
+    from ..transports.core.errors import FailedAttempt
+
+EXAMPLE_ADDRESS = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW..."
 
 MAX_SENTENCE = 2000
 """Characters of an error's line; the report of a dial with sixteen addresses fits."""
@@ -58,6 +59,11 @@ def describe(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return printable(_sentence(error), limit=MAX_SENTENCE)
+
+
+def describe_attempt(attempt: FailedAttempt) -> str:
+    """Return one line on why one address of a dial failed, without the address."""
+    return printable(_cause(attempt), limit=MAX_SENTENCE)
 
 
 def _sentence(error: BaseException) -> str:

@@ -1,0 +1,166 @@
+"""What can be asked for: one line of the table each, and the functions behind it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ...transports.core.errors import AddressError, ControlError
+from ...transports.sockets import loop_clock
+from ..dialing import parse_target
+from ..events import Listening
+from ..protocols.ping import ping
+from ..selection import rank_of
+from .routing import Endpoint, Lines
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...transports.core.interfaces import Connection
+    from ...transports.core.peer_id import PeerId
+    from ..events import Json
+    from ..node import Node
+    from .routing import Arguments, Control
+
+API_VERSION = 1
+"""The number in every path; it changes when something that a client relies on does."""
+
+KNOWN_LIMIT = 256
+"""Peers that are known but not connected, in one answer, unless it asks for more."""
+
+MAX_KNOWN_LIMIT = 1000
+"""The most that may be asked for: a megabyte, composed in some ten milliseconds."""
+
+MAX_PINGS = 1000
+"""Round trips of one request, whose answer comes after the last."""
+
+
+async def status(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Say who the node is, where it can be reached, how busy and how full it is."""
+    node = control.node
+    connections = node.connections
+    return {
+        "peer_id": str(node.peer_id),
+        "addresses": [str(address) for address in node.addresses],
+        "protocols": [*node.protocols],
+        "pid": os.getpid(),
+        "uptime_seconds": round(time.monotonic() - control.started_at, 3),
+        "versions": {
+            "isthmus": version("isthmus"),
+            "python": platform.python_version(),
+            "api": API_VERSION,
+        },
+        "connections": len(connections),
+        "peers": len({connection.remote_peer for connection in connections}),
+        "streams": sum(map(_open_streams, connections)),
+        "known_peers": len(node.peers),
+        "limits": [
+            {"limit": each.name, "used": each.used, "max": each.bound, "setting": each.setting}
+            for each in node.usage()
+        ],
+    }
+
+
+async def peers(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """List the peers that are connected, and the last met of those that are only known."""
+    limit = arguments.number("limit", default=KNOWN_LIMIT, low=0, high=MAX_KNOWN_LIMIT)
+    node = control.node
+    connected: dict[PeerId, list[Connection]] = {}
+    for connection in node.connections:
+        connected.setdefault(connection.remote_peer, []).append(connection)
+    known = [peer for peer in node.peers if peer not in connected]
+    known.sort(key=lambda peer: node.peers.info(peer).last_seen, reverse=True)
+    shown = [*connected, *known[:limit]]
+    return {
+        "peers": [_peer(node, peer, connected.get(peer, ())) for peer in shown],
+        "known_total": len(known),
+    }
+
+
+async def connect(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Connect to a peer, unless it is connected already."""
+    before = control.node.connections
+    connection = await control.node.connect(arguments.text_or_texts("to"))
+    return {"connection": _connection(connection), "is_new": connection not in before}
+
+
+async def disconnect(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Close every connection to a peer."""
+    peer = parse_target(arguments.text("peer")).peer
+    if peer is None:
+        raise AddressError("an address names a peer to disconnect from only if it ends in /p2p/ID")
+    found = [each for each in control.node.connections if each.remote_peer == peer]
+    if not found:
+        raise ControlError(f"{peer} is not connected", status=404)
+    async with anyio.create_task_group() as closing:
+        for connection in found:
+            closing.start_soon(connection.aclose)
+    return {"peer": str(peer), "closed": len(found)}
+
+
+async def events(control: Control, arguments: Arguments) -> Lines:
+    """Tell where the node listens, as its first event does, and what happens from now on."""
+    node = control.node
+    return Lines(Listening(node.peer_id, node.addresses), node.events())
+
+
+async def ping_peer(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Measure round trips, over the node's own connection to a peer."""
+    count = arguments.number("count", default=1, low=1, high=MAX_PINGS)
+    connection = await control.node.connect(arguments.text_or_texts("to"))
+    times = await ping(connection, count)
+    return {
+        "peer": str(connection.remote_peer),
+        "address": str(connection.remote_addr),
+        "rtt_ms": [round(each * 1e3, 4) for each in times],
+    }
+
+
+ENDPOINTS: Sequence[Endpoint] = (
+    Endpoint("GET", "/v1/status", status),
+    Endpoint("GET", "/v1/peers", peers, takes=("limit",)),
+    Endpoint("GET", "/v1/events", events),
+    Endpoint("POST", "/v1/connect", connect, takes=("to",)),
+    Endpoint("POST", "/v1/disconnect", disconnect, takes=("peer",)),
+    Endpoint("POST", "/v1/ping", ping_peer, takes=("to", "count")),
+)
+"""One line each."""
+
+
+def _peer(node: Node, peer: PeerId, connections: Sequence[Connection]) -> dict[str, Json]:
+    info = node.peers.info(peer)
+    return {
+        "peer": str(peer),
+        "connected": bool(connections),
+        "addresses": [str(address) for address in info.addresses],
+        "agent": info.agent,
+        "last_seen": time.time() if connections else info.last_seen,
+        "connections": [_connection(connection) for connection in connections],
+    }
+
+
+def _connection(connection: Connection) -> dict[str, Json]:
+    counts = connection.statistics()
+    rtt = counts.round_trip_time
+    return {
+        "peer": str(connection.remote_peer),
+        "address": str(connection.remote_addr),
+        "side": connection.side.name.lower(),
+        "rank": rank_of(connection.remote_addr).name.lower(),
+        "limited": connection.limit is not None,
+        "age_seconds": round(loop_clock()() - counts.opened_at, 3),
+        "rtt_ms": None if rtt is None else round(rtt * 1e3, 4),
+        "bytes_sent": counts.bytes_sent,
+        "bytes_received": counts.bytes_received,
+        "streams": _open_streams(connection),
+    }
+
+
+def _open_streams(connection: Connection) -> int:
+    counts = connection.statistics()
+    return counts.data_channels_opened - counts.data_channels_closed

@@ -1,0 +1,125 @@
+"""What a running node answers, in words; every line passes `printable`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..printable import printable
+from .sizes import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import TypeAlias
+
+    # The edge where JSON is decoded: the node that runs says what it likes.
+    Told: TypeAlias = Mapping[str, Any]
+
+MAX_LINE = 500
+"""Characters of a line; the longest address takes some 400."""
+
+MAX_ADDRESSES = 3
+"""Addresses that are shown of a peer that is not connected."""
+
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
+
+
+def status_lines(status: Told) -> list[str]:
+    """Return what `isthmus status` says."""
+    versions = status["versions"]
+    lines = [_field("peer id", status["peer_id"])]
+    for number, address in enumerate(status["addresses"]):
+        lines.append(_field("" if number else "addresses", address))
+    if not status["addresses"]:
+        lines.append(_field("addresses", "none: it does not listen, or no interface is up"))
+    running = f"{duration(status['uptime_seconds'])}, as process {status['pid']}"
+    lines += [
+        _field("running", f"{running}, isthmus {versions['isthmus']}"),
+        _field("serves", ", ".join(status["protocols"])),
+        _field(
+            "busy",
+            f"{_count(status['connections'], 'connection')} to {_count(status['peers'], 'peer')},"
+            f" {_count(status['streams'], 'open stream')}, {status['known_peers']} known peers",
+        ),
+    ]
+    rows = [
+        (each["limit"], f"{each['used']} of {each['max']}", each["setting"])
+        for each in status["limits"]
+    ]
+    for number, line in enumerate(aligned(rows)):
+        lines.append(_field("" if number else "limits", line))
+    return [printable(line, limit=MAX_LINE) for line in lines]
+
+
+def peers_lines(found: Told, *, now: float) -> list[str]:
+    """Return what `isthmus peers` says: each connection, then who is only known.
+
+    `now` is in seconds since 1970.
+    """
+    connected = [peer for peer in found["peers"] if peer["connected"]]
+    known = [peer for peer in found["peers"] if not peer["connected"]]
+    lines = [f"{_count(len(connected), 'peer')} connected, {found['known_total']} more known"]
+    for peer in connected:
+        lines += ["", f"{peer['peer']}  {peer['agent']}".rstrip()]
+        lines += [f"  {line}" for line in aligned(map(_connection, peer["connections"]))]
+    if known:
+        lines += ["", "known"]
+    for peer in known:
+        seen = duration(now - peer["last_seen"])
+        lines.append(f"{peer['peer']}  seen {seen} ago  {peer['agent']}".rstrip())
+        lines += [f"  {address}" for address in peer["addresses"][:MAX_ADDRESSES]]
+        if (more := len(peer["addresses"]) - MAX_ADDRESSES) > 0:
+            lines.append(f"  and {more} more")
+    return [printable(line, limit=MAX_LINE) for line in lines]
+
+
+def connected_line(found: Told) -> str:
+    """Return what `isthmus connect` says."""
+    connection = found["connection"]
+    way = "connected to" if found["is_new"] else "connected already, to"
+    line = f"{way} {connection['peer']} ({connection['address']})"
+    return printable(line, limit=MAX_LINE)
+
+
+def disconnected_line(found: Told) -> str:
+    """Return what `isthmus disconnect` says."""
+    line = f"disconnected from {found['peer']} ({_count(found['closed'], 'connection')})"
+    return printable(line, limit=MAX_LINE)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the largest unit of which there is at least one, as `12 min`."""
+    for unit, name in _UNITS:
+        if seconds >= unit:
+            return f"{seconds // unit:.0f} {name}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return rows of as many cells each as lines whose columns begin at the same place."""
+    cells = [[printable(str(cell), limit=MAX_LINE) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def _connection(connection: Told) -> tuple[str, ...]:
+    rtt = connection["rtt_ms"]
+    return (
+        f"{connection['rank']}{', limited' if connection['limited'] else ''}",
+        connection["side"],
+        "-" if rtt is None else f"{rtt:.3g} ms",
+        f"sent {format_size(connection['bytes_sent'])}",
+        f"received {format_size(connection['bytes_received'])}",
+        f"for {duration(connection['age_seconds'])}",
+        connection["address"],
+    )
+
+
+def _field(name: str, value: str) -> str:
+    return f"{name:<10} {value}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
