@@ -22,7 +22,9 @@ from ..transports.core.peer_id import PeerId
 from .config import NodeConfig
 from .dialing import parse_target
 from .events import AddressesChanged, EventHub, Listening
+from .inbound_streams import InboundStreams
 from .interfaces import expand_wildcard
+from .limits import Standing
 from .peerstore import PeerStore
 from .protocols.identify import ID_PROTOCOL, PUSH_PROTOCOL
 from .protocols.identify_service import Identify
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
         Stream,
         Transport,
     )
+    from ..transports.upgrade import UpgradeConfig
+    from .config import LimitsConfig
     from .dialing import Destination
     from .discovery import Discovery
     from .events import EventReader, PeerIdentified
@@ -57,6 +61,11 @@ MAX_RESPONSE_BYTES = 1024 * 1024
 
 OPEN_ATTEMPTS = 2
 """A connection may end between being chosen and being used; then another is chosen, once."""
+
+
+SPARE_STREAMS = 256
+"""Streams beyond a peer's limit that the muxer lets in: as many as it lets wait, for the router to
+refuse, and such as have been served and that the peer has not ended."""
 
 
 class Node:
@@ -92,13 +101,15 @@ class Node:
         self._context: AbstractAsyncContextManager[None] | None = None
         self._router = Router(
             negotiation_timeout=self.config.negotiation_timeout,
+            streams=InboundStreams(self.config.limits, self._standing),
             publish=self._events.publish,
+            on_refusal=self._on_refused_stream,
             on_change=self._on_protocols,
         )
         # Loaded here, since the transports are most of what an import of the node would cost.
         from ..transports.registry import transports_for
 
-        chosen = transports_for(transports)
+        chosen = transports_for(transports, upgrade=_upgrade_config(self.config.limits))
         self._discovery = self._discover(chosen) if lan else None
         if self._discovery is not None:
             chosen.append(self._discovery.transport)
@@ -109,6 +120,8 @@ class Node:
             peers=self.peers,
             publish=self._events.publish,
             serve=self._serve,
+            standing=self._standing,
+            is_wanted=self._is_wanted,
         )
         self._identify = Identify(
             key=self.key,
@@ -221,7 +234,9 @@ class Node:
             if target.peer is not None:
                 connection = self._swarm.best(target.peer, allow_limited=allow_limited)
             if connection is None:
-                connection = await self._swarm.connect(target, allow_limited=allow_limited)
+                connection = await self._swarm.connect(
+                    target, allow_limited=allow_limited, priority=priority
+                )
             if connection.limit is not None and not allow_limited:
                 raise DialError(
                     f"{connection.remote_peer} is reached only through a relay that sets limits;"
@@ -274,6 +289,14 @@ class Node:
     def serve_perf(self) -> None:
         """Serve /perf/1.0.0, by which any peer may have this node send as much as it asks for."""
         self.handle(PERF_PROTOCOL, serve_perf, priority=Priority.LOW)
+
+    def begin_upgrade(self, addr: Multiaddr) -> bool:
+        """Say whether a connection that comes in may begin its upgrade; transports ask it."""
+        return self._swarm.begin_upgrade(addr)
+
+    def end_upgrade(self, addr: Multiaddr) -> None:
+        """Note that such an upgrade has ended; transports say it."""
+        self._swarm.end_upgrade(addr)
 
     async def __aenter__(self) -> Self:
         if self._context is not None:
@@ -354,6 +377,14 @@ class Node:
         finally:
             self._identify.forget(entry.connection)
 
+    def _standing(self, _: PeerId) -> Standing:
+        return Standing.UNKNOWN  # nobody can be named to a node yet
+
+    def _is_wanted(self, peer: PeerId) -> bool:
+        """Say whether a connection to a peer stays though it is idle."""
+        found = self._discovery
+        return found is not None and self.config.dial_found and found.is_there(peer)
+
     def _discover(self, transports: Sequence[Transport]) -> Discovery:
         # Loaded only where it is used: it brings zeroconf.
         from .discovery import Discovery
@@ -386,9 +417,22 @@ class Node:
         if self.config.serve_perf:
             self.serve_perf()
 
+    def _on_refused_stream(self, connection: Connection, refusal: LimitExceeded) -> None:
+        self._swarm.refused_stream(connection, refusal)
+
     def _on_protocols(self) -> None:
         if self._context is not None:
             self._identify.poke()
+
+
+def _upgrade_config(limits: LimitsConfig) -> UpgradeConfig:
+    from ..transports.upgrade import UpgradeConfig
+    from ..transports.yamux.config import YamuxConfig
+
+    # The router refuses first, since it knows the peer and tells of it; this is the second line.
+    most = max(limits.inbound_streams, limits.inbound_streams_unknown) + SPARE_STREAMS
+    yamux = YamuxConfig(max_inbound_streams=most)
+    return UpgradeConfig(max_pending_inbound=limits.pending_inbound, yamux=yamux)
 
 
 async def _read_all(stream: Stream, max_bytes: int) -> bytes:
