@@ -220,7 +220,7 @@ class ConnectionTable(Generic[Key, Ticket]):
         self._paused.pop(peer, None)
         self._of_peer[peer] += 1
         self._places[key] = _Place(peer, prefix, is_inbound, now)
-        self._look_at = min(self._look_at, now + self._limits.idle_timeout)
+        self._look_at = min(self._look_at, now + self._limits.idle_timeout / LOOKS)
         return events
 
     def leave(self, key: Key) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..transports.core.multiaddr import Multiaddr
     from .config import LimitsConfig
 
-Prefix: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
+Prefix: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Network"
 
 IPV6_BITS = 56
 
@@ -40,8 +40,8 @@ def prefix_of(address: Multiaddr) -> Prefix | None:
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is None:
             return ipaddress.IPv6Network((int(ip) >> 128 - IPV6_BITS << 128 - IPV6_BITS, IPV6_BITS))
-        ip = ip.ipv4_mapped
-    return ipaddress.IPv4Network(ip)
+        return ip.ipv4_mapped
+    return ip
 
 
 class TokenBuckets:

@@ -55,7 +55,9 @@ class Refusals:
         return describe_event(ConnectionRefused(None, place, str(error), error.setting))
 
     def open_streams(self):
-        streams = InboundStreams(LimitsConfig(inbound_streams_unknown=1), lambda _: Standing.UNKNOWN)
+        streams = InboundStreams(
+            LimitsConfig(inbound_streams_unknown=1), lambda _: Standing.UNKNOWN
+        )
         streams.enter(self.peers[0])
         with pytest.raises(LimitExceeded) as caught:
             streams.enter(self.peers[0])

@@ -9,6 +9,7 @@ import argparse
 import gc
 import hashlib
 import json
+import math
 import random
 import struct
 import sys
@@ -381,6 +382,7 @@ async def main(listen: str, websocket: WebSocketConfig) -> None:
         connection_burst=MANY,
         connection_rate=MANY,
         inbound_streams_unknown=LimitsConfig().inbound_streams,
+        idle_timeout=math.inf,
     )
     config = NodeConfig(limits=limits, serve_perf=True)
     transports: list[RawTransport] = [TcpTransport(), WebSocketTransport(websocket)]

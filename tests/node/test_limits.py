@@ -87,7 +87,7 @@ def test_one_peer_and_one_prefix_have_their_share():
     it.come(4, 0, peer="b", host=1)
     error = it.refused(5, 0, peer="c", host=1)
     assert (error.setting, error.limit) == ("limits.connections_per_prefix", 3)
-    assert "192.0.2.1/32" in str(error)
+    assert "192.0.2.1" in str(error)
     # A right comes from the peer's id, never from its address.
     it.come("friend", 0, host=1)
     it.come(6, 0, peer="c", host=2)
@@ -368,6 +368,14 @@ def test_what_is_idle_ends_and_what_is_used_stays():
         assert it.table.ended(name, 7200) == []
     it.table.handle_timeout(8000)
     assert it.table.next_timeout() == inf
+
+
+def test_an_early_use_is_noticed_early():
+    it = Fixture(idle_timeout=600)
+    it.come("a", 0)
+    it.uses["a"] = Usage(is_busy=False, streams=1)
+    ((now, event), _) = run(it.table, 7200)
+    assert (now, event.key) == (750, "a")
 
 
 def test_an_infinite_timeout_ends_nothing():

@@ -109,7 +109,7 @@ async def test_a_flood_from_one_prefix_is_closed_before_it_costs_anything():
             await raw.aclose()
         refused = await until(events, ConnectionRefused)
         assert (refused.peer, refused.setting) == (None, "limits.connection_burst")
-        assert "127.0.0.1/32" in refused.reason
+        assert "127.0.0.1" in refused.reason
         told = [refused]
         while sum(event.count for event in told) < 96:
             told.append(await until(events, ConnectionRefused))
