@@ -14,31 +14,84 @@ from .reconnect import ReconnectPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
-    """How much of this machine peers may take; an error that names a limit names its field."""
+    """How much of this machine peers may take; an error that names a limit names its field.
+
+    Times are in seconds. None of the limits makes an exception for an address, also not for
+    loopback: a proxy or a forwarded port brings strangers from there.
+    """
 
     connections: int = 512
     """Connections at most, in both directions; one costs some ten KiB and a file descriptor."""
 
     outbound_share: float = 0.25
-    """The part of `connections` that inbound ones never take, so that this node can still dial."""
+    """The part of `connections` that strangers who connect never take: it is for what this node
+    dials, and for peers that its user knows."""
 
     connections_per_peer: int = 4
     """Inbound connections of one peer; one per kind of path is all that is of use."""
 
+    connections_per_prefix: int = 16
+    """Inbound connections of strangers from one IPv4 address or IPv6 /56, and as many more under
+    way: an office or a household behind one address, and a fraction of what there is."""
+
+    pending_inbound: int = 64
+    """Connections whose handshake is under way, over all listeners; each may take ten seconds."""
+
+    connection_burst: int = 64
+    """Inbound connections that one prefix may open at once: four times what may stand, so that
+    all behind one address can come back together, also after a failure or two."""
+
+    connection_rate: float = 8.0
+    """Inbound connections a second that one prefix may open after such a burst: a handshake costs
+    half a millisecond, so that one prefix takes half a percent of a core."""
+
+    inbound_streams_unknown: int = 128
+    """Streams that one stranger may have open; HTTP/2 asks servers for at least 100 (RFC 9113)."""
+
+    inbound_streams: int = 1000
+    """Streams that any other peer may have open, and at most on one connection; js allows as
+    many, rust fewer."""
+
     waiting_dials: int = 256
-    """Dials under way at one time; each holds a socket and a handshake."""
+    """Dials that wait for a place while the table is full, the urgent first."""
+
+    dial_wait: float = 30.0
+    """How long each waits: as long as a person would; 0 fails it at once."""
+
+    minimum_age: float = 60.0
+    """Before a connection may have to make room: long enough to be of some use to both sides."""
+
+    eviction_pause: float = 600.0
+    """For which a stranger that had to make room is turned away: it was of least use, and would
+    only push out the next one."""
+
+    idle_timeout: float = 600.0
+    """After which a connection without streams ends, unless its peer is wanted; dialling again
+    costs less than keeping it. Infinite: never."""
 
     def __post_init__(self) -> None:
-        for name in ("connections", "connections_per_peer", "waiting_dials"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"limits.{name} must be at least 1")
-        if not 0 <= self.outbound_share < 1:
-            raise ConfigError("limits.outbound_share must be at least 0 and below 1")
+        for item in fields(self):
+            least = _LEAST.get(item.name, 1)
+            if not getattr(self, item.name) >= least:
+                raise ConfigError(f"limits.{item.name} must be at least {least:g}")
+        if self.outbound_share >= 1:
+            raise ConfigError("limits.outbound_share must be below 1")
 
     @property
     def inbound_connections(self) -> int:
-        """Connections that peers may open."""
+        """Connections that strangers may open."""
         return max(1, self.connections - int(self.connections * self.outbound_share))
+
+
+_LEAST = {
+    "outbound_share": 0,
+    "connection_rate": 0.001,
+    "dial_wait": 0,
+    "minimum_age": 0,
+    "eviction_pause": 0,
+    "idle_timeout": 1,
+}
+"""The least value of each limit that may be below 1, or that is no count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from ..transports.core.multiaddr import Multiaddr
 from ..transports.core.peer_id import PeerId
 from .dialplan import DialPlan
 from .dialreport import MAX_TEXT, DialReport, DialStep, Outcome
+from .hints import hint_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -139,7 +140,9 @@ class Dial:
             for address in self.plan.waiting
         ]
         error = "" if self.error is None else str(self.error)
-        return DialReport(self.peer, self._time, now - self._began, tuple(steps), error[:MAX_TEXT])
+        hint = "" if self.steps else hint_of(self.error)
+        duration = now - self._began
+        return DialReport(self.peer, self._time, duration, tuple(steps), error[:MAX_TEXT], hint)
 
     def finish(self, connection: Connection) -> None:
         """Give everyone a connection; the first one counts."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from .hints import hint_for, hint_of
+from .hints import hint_for
 
 if TYPE_CHECKING:
-    from ..transports.core.errors import FailedAttempt, LimitExceeded
+    from ..transports.core.errors import FailedAttempt
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
     from .events import Json
@@ -85,11 +84,6 @@ class DialReport:
     steps: tuple[DialStep, ...]
     error: str = ""
     hint: str = ""
-
-    @classmethod
-    def refused(cls, peer: PeerId | None, error: LimitExceeded) -> DialReport:
-        """Return the report of a dial that this node did not begin."""
-        return cls(peer, time.time(), 0.0, (), str(error), hint_of(error))
 
     def to_json(self) -> dict[str, Json]:
         """Return plain JSON values."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ..transports.core.errors import P2PError
+from ..transports.core.interfaces import Priority
 from ..transports.lan.driver import LanDiscovery, MulticastMissing
 from ..transports.lan.transport import LanTransport
 from .dialing import Target
@@ -86,6 +87,10 @@ class Discovery:
                 tasks.start_soon(self._connect, swarm, target, limiter)
                 await anyio.sleep(1 / DIALS_PER_SECOND)
 
+    def is_there(self, peer: PeerId) -> bool:
+        """Say whether this LAN has been heard to have a peer, not long ago."""
+        return self._lan.is_known(peer)
+
     def _receive(self, event: PeerHeard | MulticastMissing) -> None:
         if isinstance(event, MulticastMissing):
             self._publish(MulticastUnavailable(event.interfaces))
@@ -104,7 +109,7 @@ class Discovery:
             if target.peer is not None and target.peer < self._own:
                 await anyio.sleep(CROSSING_PAUSE)
             if not _is_connected(swarm, target):
-                await swarm.connect(target)
+                await swarm.connect(target, priority=Priority.LOW)
         except P2PError as error:
             # The swarm has published it, as DialFailed.
             logger.debug("a peer of the LAN was not reached: %s", error)

@@ -81,12 +81,27 @@ class ConnectionEnded(NodeEvent):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRefused(NodeEvent):
-    """A peer's connection was turned away because of a limit; `setting` moves it."""
+    """A connection was turned away because of a limit; `setting` moves it.
 
-    peer: PeerId
+    `peer` is None if it was before its handshake. Of what comes again and again from one place the
+    first is told at once, then the last one each second, with the `count` of all since.
+    """
+
+    peer: PeerId | None
     address: Multiaddr
     reason: str
     setting: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRefused(NodeEvent):
+    """A stream that a peer opened was reset because of a limit; `setting` and `count` as above."""
+
+    peer: PeerId
+    reason: str
+    setting: str
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

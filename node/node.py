@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, overload
 
 import anyio
@@ -24,7 +25,9 @@ from ..transports.core.peer_id import PeerId
 from .config import NodeConfig
 from .dialing import Target, parse_target
 from .events import AddressesChanged, EventHub, Listening
+from .inbound_streams import InboundStreams
 from .interfaces import expand_wildcard
+from .limits import Standing
 from .links import Links
 from .networks import LocalNetworks
 from .privacy import told
@@ -53,19 +56,26 @@ if TYPE_CHECKING:
         Stream,
         Transport,
     )
+    from ..transports.upgrade_config import UpgradeConfig
+    from .config import LimitsConfig
     from .dialing import Destination
     from .dialreport import DialReport
     from .discovery import Discovery
     from .events import EventReader, PeerIdentified
     from .link import Link
     from .router import Handler
-    from .swarm import Entry, Usage
+    from .entries import Entry, Fullness
 
 MAX_RESPONSE_BYTES = 1024 * 1024
 """What `request` reads at most, unless told otherwise: an answer is held in memory whole."""
 
 OPEN_ATTEMPTS = 2
 """A connection may end between being chosen and being used; then another is chosen, once."""
+
+
+SPARE_STREAMS = 256
+"""Streams beyond a peer's limit that the muxer lets in: as many as it lets wait, for the router to
+refuse, and such as have been served and that the peer has not ended."""
 
 
 class Node:
@@ -109,7 +119,9 @@ class Node:
         self._context: AbstractAsyncContextManager[None] | None = None
         self._router = Router(
             negotiation_timeout=self.config.negotiation_timeout,
+            streams=InboundStreams(self.config.limits, self._standing),
             publish=self._events.publish,
+            on_refusal=self._on_refused_stream,
             on_change=self._on_protocols,
         )
         self.links = Links(
@@ -122,7 +134,9 @@ class Node:
         from ..transports.registry import transports_for
 
         chosen = transports_for(
-            transports, upgrade=self.config.upgrade, websocket=self.config.websocket
+            transports,
+            upgrade=_upgrade_config(self.config.upgrade, self.config.limits),
+            websocket=self.config.websocket,
         )
         self._discovery = self._discover(chosen) if lan else None
         if self._discovery is not None:
@@ -137,6 +151,8 @@ class Node:
             serve=self._serve,
             links=self.links,
             is_on_link=networks.holds,
+            standing=self._standing,
+            is_wanted=self._is_wanted,
         )
         self._identify = Identify(
             key=self.key,
@@ -167,7 +183,7 @@ class Node:
         """The connections that stand."""
         return tuple(entry.connection for entry in self._swarm.entries)
 
-    def usage(self) -> tuple[Usage, ...]:
+    def usage(self) -> tuple[Fullness, ...]:
         """Return how full each limit of this node is."""
         return self._swarm.usage()
 
@@ -254,7 +270,9 @@ class Node:
             if target.peer is not None:
                 connection = self._swarm.best(target.peer, allow_limited=allow_limited)
             if connection is None:
-                connection = await self._swarm.connect(target, allow_limited=allow_limited)
+                connection = await self._swarm.connect(
+                    target, allow_limited=allow_limited, priority=priority
+                )
             if connection.limit is not None and not allow_limited:
                 raise DialError(
                     f"{connection.remote_peer} is reached only through a relay that sets limits;"
@@ -338,6 +356,14 @@ class Node:
     def serve_perf(self) -> None:
         """Serve /perf/1.0.0, by which any peer may have this node send as much as it asks for."""
         self.handle(PERF_PROTOCOL, serve_perf, priority=Priority.LOW)
+
+    def begin_upgrade(self, addr: Multiaddr) -> bool:
+        """Say whether a connection that comes in may begin its upgrade; transports ask it."""
+        return self._swarm.begin_upgrade(addr)
+
+    def end_upgrade(self, addr: Multiaddr) -> None:
+        """Note that such an upgrade has ended; transports say it."""
+        self._swarm.end_upgrade(addr)
 
     async def __aenter__(self) -> Self:
         if self._context is not None:
@@ -440,6 +466,16 @@ class Node:
         finally:
             self._identify.forget(entry.connection)
 
+    def _standing(self, peer: PeerId) -> Standing:
+        return Standing.KEPT if peer in self.stores.kept else Standing.UNKNOWN
+
+    def _is_wanted(self, peer: PeerId) -> bool:
+        """Say whether a connection to a peer stays though it is idle."""
+        if peer in self.stores.kept:
+            return True
+        found = self._discovery
+        return found is not None and self.config.dial_found and found.is_there(peer)
+
     def _discover(self, transports: Sequence[Transport]) -> Discovery:
         # Loaded only where it is used: it brings zeroconf.
         from .discovery import Discovery
@@ -473,9 +509,19 @@ class Node:
         if self.config.serve_perf:
             self.serve_perf()
 
+    def _on_refused_stream(self, connection: Connection, refusal: LimitExceeded) -> None:
+        self._swarm.refused_stream(connection, refusal)
+
     def _on_protocols(self) -> None:
         if self._context is not None:
             self._identify.poke()
+
+
+def _upgrade_config(upgrade: UpgradeConfig, limits: LimitsConfig) -> UpgradeConfig:
+    # The router refuses first, since it knows the peer and tells of it; this is the second line.
+    most = max(limits.inbound_streams, limits.inbound_streams_unknown) + SPARE_STREAMS
+    yamux = replace(upgrade.yamux, max_inbound_streams=most)
+    return replace(upgrade, max_pending_inbound=limits.pending_inbound, yamux=yamux)
 
 
 async def _read_all(stream: Stream, max_bytes: int) -> bytes:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
-from ..transports.core.errors import ConfigError, ConnectionClosed, NegotiationError, P2PError
+from ..transports.core.codes import StreamCode
+from ..transports.core.errors import (
+    ConfigError,
+    ConnectionClosed,
+    LimitExceeded,
+    NegotiationError,
+    P2PError,
+)
 from ..transports.core.interfaces import Priority, Stream
 from ..transports.multistream import LazyDialer, ListenerNegotiation, negotiate_dialer
 from .events import HandlerFailed
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..transports.core.interfaces import Connection
     from .events import NodeEvent
+    from .inbound_streams import InboundStreams
 
 Handler: TypeAlias = Callable[[Stream], Awaitable[None]]
 
@@ -58,13 +66,17 @@ class Router:
         self,
         *,
         negotiation_timeout: float,
+        streams: InboundStreams,
         publish: Callable[[NodeEvent], None],
+        on_refusal: Callable[[Connection, LimitExceeded], None],
         on_change: Callable[[], None],
     ) -> None:
         self.first_error: BaseException | None = None
         self.protocols: tuple[str, ...] = ()
         self._negotiation_timeout = negotiation_timeout
+        self._streams = streams
         self._publish = publish
+        self._on_refusal = on_refusal
         self._on_change = on_change
         self._table: dict[str, Registration] = {}
         self._limited_table: dict[str, Registration] = {}
@@ -96,6 +108,7 @@ class Router:
         called as soon as no more streams can come, while handlers may still run.
         """
         table = self._table if connection.limit is None else self._limited_table
+        peer, streams = connection.remote_peer, self._streams
         idle = 0
 
         async def work(*, stays: bool = False) -> None:
@@ -111,9 +124,18 @@ class Router:
                     return
                 finally:
                     idle -= 1
+                try:
+                    streams.enter(peer)
+                except LimitExceeded as refusal:
+                    stream.reset(StreamCode.RESOURCE_LIMIT_EXCEEDED)
+                    self._on_refusal(connection, refusal)
+                    continue
                 if not idle:
                     tasks.start_soon(work)
-                await self._serve_stream(stream, table, upkeep)
+                try:
+                    await self._serve_stream(stream, table, upkeep)
+                finally:
+                    streams.leave(peer)
 
         await work(stays=True)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
+from ..transports.core.codes import ConnectionCode
 from ..transports.core.errors import (
     DialError,
     DialTimeout,
@@ -25,15 +26,33 @@ from ..transports.core.errors import (
     PeerIdMismatch,
     SelfDial,
 )
-from ..transports.core.interfaces import Side
+from ..transports.core.interfaces import Priority, Side
 from ..transports.core.multiaddr import Component, Multiaddr
 from .dialing import Dial, explain
 from .dialreport import DialReport
-from .events import ConnectionEnded, ConnectionOpened, ConnectionRefused, DialFailed
+from .entries import Entry, Fullness
+from .events import (
+    ConnectionEnded,
+    ConnectionOpened,
+    ConnectionRefused,
+    DialFailed,
+    StreamRefused,
+)
+from .limits import (
+    BecameIdle,
+    ConnectionTable,
+    DialAllowed,
+    DialRefused,
+    DrainExpired,
+    Evicted,
+    Standing,
+)
+from .prefixes import Doorway, prefix_of
+from .refusals import RefusalDigest
 from .selection import Selection, rank_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterable, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -43,6 +62,7 @@ if TYPE_CHECKING:
     from .config import NodeConfig
     from .dialing import Target
     from .events import NodeEvent
+    from .limits import TableEvent
     from .links import Links
     from .peerstore import PeerStore
     from .selection import Rank
@@ -56,31 +76,12 @@ REFUSAL_TIME = 1.0
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """How full a limit is, and the setting that moves it."""
-
-    name: str
-    used: int
-    bound: int
-    setting: str
+def _nobody_is_known(_: PeerId) -> Standing:
+    return Standing.UNKNOWN
 
 
-class Entry:
-    """One connection of the table; `upkeep` counts its streams that do not keep it in use."""
-
-    __slots__ = ("connection", "is_ended", "upkeep")
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.upkeep: Counter[str] = Counter()
-        self.is_ended = False
-
-    def is_busy(self) -> bool:
-        """Say whether a stream is open that is not mere upkeep."""
-        counts = self.connection.statistics()
-        open_streams = counts.data_channels_opened - counts.data_channels_closed
-        return open_streams > self.upkeep.total()
+def _nobody_is_wanted(_: PeerId) -> bool:
+    return False
 
 
 Serve: TypeAlias = Callable[[Entry, "TaskGroup", Callable[[], None]], Awaitable[None]]
@@ -90,7 +91,8 @@ class Swarm:
     """All connections of a node.
 
     `serve(entry, tasks, on_end)` is run for each connection, in a task of `tasks`, its own group;
-    it calls `on_end` as soon as it learns that the connection has ended.
+    it calls `on_end` as soon as it learns that the connection has ended. `standing` and
+    `is_wanted` are asked by the table of limits: see `ConnectionTable`.
     """
 
     def __init__(
@@ -104,6 +106,8 @@ class Swarm:
         serve: Serve,
         links: Links,
         is_on_link: Callable[[Multiaddr], bool] = lambda _: False,
+        standing: Callable[[PeerId], Standing] = _nobody_is_known,
+        is_wanted: Callable[[PeerId], bool] = _nobody_is_wanted,
     ) -> None:
         self._peer_id = peer_id
         self._transports = {name: each for each in transports for name in each.protocols}
@@ -120,7 +124,14 @@ class Swarm:
         self._dials: dict[Hashable, Dial] = {}
         self.reports: OrderedDict[PeerId | None, DialReport] = OrderedDict()
         """The last dial to each peer, the newest last; None is whoever was not known to the end."""
+        self._doorway = Doorway(config.limits)
+        self._table: ConnectionTable[Entry, Dial] = ConnectionTable(
+            config.limits, standing=standing, usage=Entry.usage, is_wanted=is_wanted
+        )
+        self._turns: dict[Dial, anyio.Event] = {}
+        self._refusals: RefusalDigest[ConnectionRefused | StreamRefused] = RefusalDigest()
         self._poke = anyio.Event()
+        self._sleeps_until = -inf
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -131,14 +142,14 @@ class Swarm:
         """Return a connection's entry, until everything that ran on it has ended."""
         return self._entries.get(connection)
 
-    def usage(self) -> tuple[Usage, ...]:
+    def usage(self) -> tuple[Fullness, ...]:
         """Return how full each limit is; of those for one peer, for the peer that uses it most."""
         limits = self._config.limits
         total = len(self._entries)
         of_peers = Counter(connection.remote_peer for connection in self._entries)
         most = max(of_peers.values(), default=0)
         return tuple(
-            Usage(name, used, bound, f"limits.{setting}")
+            Fullness(name, used, bound, f"limits.{setting}")
             for name, used, bound, setting in (
                 ("connections", total, limits.connections, "connections"),
                 ("inbound connections", total, limits.inbound_connections, "outbound_share"),
@@ -186,10 +197,12 @@ class Swarm:
         side: Side = Side.DIALER,
         fresh: bool = False,
         is_quiet: bool = False,
+        priority: Priority = Priority.MEDIUM,
     ) -> Connection:
         """Return a connection to the target: one that stands, unless `fresh`, or a new one.
 
-        A failure is an event, too, unless all who wait for it are quiet. Raises DialError,
+        While the table is full a dial waits for a place, the more urgent first. A failure is an
+        event, too, unless all who wait for it are quiet. Raises DialError,
         NoTransport, LimitExceeded.
         """
         if target.peer == self._peer_id:
@@ -203,13 +216,10 @@ class Swarm:
         key: Hashable = object() if fresh else target.peer or target.addresses
         dial = self._dials.get(key)
         if dial is None or dial.is_finished or dial.scope.cancel_called:
-            try:
-                dial = self._start_dial(key, target, side)
-            except LimitExceeded as error:
-                self._keep_report(DialReport.refused(target.peer, error))
-                raise
+            dial = self._start_dial(key, target, side, priority)
         dial.add(target.addresses, self._rank)
         dial.is_quiet = dial.is_quiet and is_quiet
+        self._table.hurry_dial(dial, priority)
         return await dial.wait()
 
     def discard(self, connection: Connection) -> None:
@@ -217,18 +227,63 @@ class Swarm:
         if entry := self._entries.get(connection):
             self._remove(entry)
 
+    def hold(self, connection: Connection, holder: str) -> None:
+        """Have a connection neither evicted nor ended as idle until `holder` releases it."""
+        if entry := self._entries.get(connection):
+            self._table.hold(entry, holder)
+
+    def release(self, connection: Connection, holder: str) -> None:
+        """Take back a `hold`; harmless without one."""
+        if entry := self._entries.get(connection):
+            self._table.release(entry, holder)
+
+    def begin_upgrade(self, address: Multiaddr) -> bool:
+        """Say whether a connection that comes in may begin its upgrade; `end_upgrade` follows."""
+        try:
+            self._doorway.enter(address, anyio.current_time())
+        except LimitExceeded as refusal:
+            self._tell_refusal(None, address, refusal)
+            return False
+        return True
+
+    def end_upgrade(self, address: Multiaddr) -> None:
+        """Note that such an upgrade has ended, either way."""
+        self._doorway.leave(address)
+
     async def accept(self, connection: Connection) -> None:
         """Take a connection that came in, or turn it away."""
-        peer = connection.remote_peer
-        refusal = self._inbound_refusal(peer)
+        entry, peer = Entry(connection), connection.remote_peer
+        refusal = self._inbound_refusal(entry)
         if refusal is None:
-            self._admit(connection)
+            self._admit(connection, entry)
             return
+        code = ConnectionCode.NO_ERROR
         if isinstance(refusal, LimitExceeded):
-            address = connection.remote_addr
-            self._publish(ConnectionRefused(peer, address, str(refusal), refusal.setting))
+            self._tell_refusal(peer, connection.remote_addr, refusal)
+            code = ConnectionCode.RESOURCE_LIMIT_EXCEEDED
         logger.debug("turned %s away: %s", peer, refusal)
-        await self._refuse(connection)
+        await self._refuse(connection, code)
+
+    def refused_stream(self, connection: Connection, refusal: LimitExceeded) -> None:
+        """Have it told that a stream of a peer was reset because of a limit."""
+        peer = connection.remote_peer
+        self._tell(peer, StreamRefused(peer, str(refusal), refusal.setting))
+
+    def _tell_refusal(
+        self, peer: PeerId | None, address: Multiaddr, refusal: LimitExceeded
+    ) -> None:
+        event = ConnectionRefused(peer, address, str(refusal), refusal.setting)
+        self._tell(prefix_of(address), event)
+
+    def _tell(self, source: Hashable, refused: ConnectionRefused | StreamRefused) -> None:
+        self._publish_refusals(self._refusals.add(source, refused, anyio.current_time()))
+        self._keep(self._refusals.next_timeout())
+
+    def _publish_refusals(
+        self, refused: Iterable[tuple[ConnectionRefused | StreamRefused, int]]
+    ) -> None:
+        for event, count in refused:
+            self._publish(replace(event, count=count))
 
     def _standing(self, target: Target, *, allow_limited: bool) -> Connection | None:
         if target.peer is not None:
@@ -239,29 +294,34 @@ class Swarm:
                 return entry.connection
         return None
 
-    def _start_dial(self, key: Hashable, target: Target, side: Side) -> Dial:
-        limits = self._config.limits
+    def _start_dial(self, key: Hashable, target: Target, side: Side, priority: Priority) -> Dial:
         if self._tasks is None:
             raise LocalProtocolError("the node is not running")
-        if len(self._dials) >= limits.waiting_dials:
-            raise _limit("dials under way", len(self._dials), limits.waiting_dials, "waiting_dials")
-        total = len(self._entries) + len(self._dials)
-        if total >= limits.connections:
-            raise _limit("connections", total, limits.connections, "connections")
         dial = self._dials[key] = Dial(target.peer, anyio.current_time())
         if not target.addresses and target.peer is not None:
             dial.add(self._peers.addresses(target.peer), self._rank)
             by_id = Multiaddr((Component("p2p", bytes(target.peer)),))
             if self.transport_for(by_id) is not None:
                 dial.add([by_id], self._rank)
-        self._tasks.start_soon(self._dial, key, dial, side)
+        now = anyio.current_time()
+        self._turns[dial] = anyio.Event()
+        self._apply(self._table.request_dial(dial, target.peer, priority, now))
+        self._tasks.start_soon(self._dial_in_turn, key, dial, side)
         return dial
+
+    async def _dial_in_turn(self, key: Hashable, dial: Dial, side: Side) -> None:
+        try:
+            await self._dial(key, dial, side)
+        finally:
+            del self._turns[dial]
+            self._apply(self._table.dial_ended(dial, anyio.current_time()))
 
     async def _dial(self, key: Hashable, dial: Dial, side: Side) -> None:
         if dial.peer is not None:
             self._links.dialling(dial.peer)
         try:
             with dial.scope:
+                await self._turns[dial].wait()  # until it has a place, or is refused one
                 async with anyio.create_task_group() as attempts:
                     await self._follow(dial, side, attempts)
                 if not dial.is_finished:
@@ -348,26 +408,30 @@ class Swarm:
             await self._refuse(connection)
             raise error
 
-    def _inbound_refusal(self, peer: PeerId) -> P2PError | None:
-        limits = self._config.limits
+    def _inbound_refusal(self, entry: Entry) -> P2PError | None:
+        connection = entry.connection
+        peer, address = connection.remote_peer, connection.remote_addr
         if self._tasks is None:
             return LocalProtocolError("the node is not running")
         if peer == self._peer_id:
             return SelfDial("it is this very node")
-        total, bound = len(self._entries), limits.inbound_connections
-        if total >= bound:
-            return _limit("inbound connections", total, bound, "connections")
-        own = sum(not each.is_ended for each in self._of(peer))
-        if own >= limits.connections_per_peer:
-            bound = limits.connections_per_peer
-            return _limit("connections of one peer", own, bound, "connections_per_peer")
+        now = anyio.current_time()
+        try:
+            self._apply(self._table.admit(entry, peer, address, is_inbound=True, now=now))
+        except LimitExceeded as refusal:
+            return refusal
         return None
 
-    def _admit(self, connection: Connection) -> Entry:
+    def _admit(self, connection: Connection, entry: Entry | None = None) -> Entry:
+        """Enter a connection; without an entry it is one that this side has dialled."""
         assert self._tasks is not None
         peer, address = connection.remote_peer, connection.remote_addr
         limited = connection.limit is not None
-        entry = self._entries[connection] = Entry(connection)
+        now = anyio.current_time()
+        if entry is None:
+            entry = Entry(connection)
+            self._table.admit(entry, peer, address, is_inbound=False, now=now)
+        self._entries[connection] = entry
         selection = self._selections.get(peer)
         if selection is None:
             selection = Selection(is_local_lower=self._peer_id < peer)
@@ -377,13 +441,14 @@ class Swarm:
             self._rank(address),
             dialled=connection.side is Side.DIALER,
             limited=limited,
-            now=anyio.current_time(),
+            now=now,
         )
         self._look_at(selection)
         self._peers.met(peer)
         self._links.connected(peer, str(address))
         if not limited and (dial := self._dials.get(peer)):
             dial.finish(connection)
+            self._turns[dial].set()
         self._publish(ConnectionOpened(peer, address, connection.side, limited))
         self._tasks.start_soon(self._hold, entry)
         return entry
@@ -397,9 +462,10 @@ class Swarm:
                 self._remove(entry)
                 ended = await connection.wait_closed()
                 logger.debug("%s: %s", connection.remote_peer, ended)
+                why = f"{ended}: {entry.reason}" if entry.reason else str(ended)
                 self._publish(
                     ConnectionEnded(
-                        connection.remote_peer, connection.remote_addr, ended.remote, str(ended)
+                        connection.remote_peer, connection.remote_addr, ended.remote, why
                     )
                 )
                 self._tell_link(connection, ended)
@@ -407,6 +473,7 @@ class Swarm:
             # It counts against the limits until its last handler has ended.
             self._remove(entry)
             del self._entries[connection]
+            self._apply(self._table.ended(entry, anyio.current_time()))
 
     async def _serve_entry(self, entry: Entry, tasks: TaskGroup) -> None:
         await self._serve(entry, tasks, lambda: self._remove(entry))
@@ -415,6 +482,7 @@ class Swarm:
         if entry.is_ended:
             return
         entry.is_ended = True
+        self._table.leave(entry)
         peer = entry.connection.remote_peer
         for address in [each for each, held in self._by_address.items() if held is entry]:
             del self._by_address[address]
@@ -432,7 +500,11 @@ class Swarm:
 
     def _look_at(self, selection: Selection[Entry]) -> None:
         """Have a selection's deadline kept, which only several connections to a peer have."""
-        if selection.next_timeout() is not None:
+        self._keep(selection.next_timeout())
+        self._keep(self._table.next_timeout())
+
+    def _keep(self, deadline: float | None) -> None:
+        if deadline is not None and deadline < self._sleeps_until:
             self._poke.set()
 
     def _of(self, peer: PeerId) -> list[Entry]:
@@ -442,11 +514,16 @@ class Swarm:
         while True:
             self._poke = anyio.Event()
             timeouts = [each.next_timeout() for each in self._selections.values()]
+            timeouts += [self._table.next_timeout(), self._refusals.next_timeout()]
             deadline = min((each for each in timeouts if each is not None), default=inf)
+            self._sleeps_until = deadline
             with anyio.CancelScope(deadline=deadline) as scope:
                 await self._poke.wait()
             if scope.cancelled_caught:
-                self._close_needless(anyio.current_time())
+                now = anyio.current_time()
+                self._close_needless(now)
+                self._apply(self._table.handle_timeout(now))
+                self._publish_refusals(self._refusals.handle_timeout(now))
 
     def _close_needless(self, now: float) -> None:
         for selection in self._selections.values():
@@ -454,10 +531,41 @@ class Swarm:
                 logger.debug("closing a needless connection to %s", entry.connection.remote_peer)
                 entry.connection.drain()
 
-    async def _refuse(self, connection: Connection) -> None:
+    def _apply(self, events: Iterable[TableEvent[Entry, Dial]]) -> None:
+        """Do what the table of limits has decided."""
+        for event in events:
+            match event:
+                case Evicted(entry, reason) | BecameIdle(entry, reason):
+                    self._end(entry, reason, is_idle=isinstance(event, BecameIdle))
+                case DrainExpired(entry):
+                    self._close(entry)
+                case DialAllowed(dial):
+                    self._turns[dial].set()
+                case DialRefused(dial, error):
+                    self._publish(DialFailed(dial.peer, str(error)))
+                    dial.fail(error)
+                    self._keep_report(dial.report(anyio.current_time()))
+                    self._turns[dial].set()
+        self._keep(self._table.next_timeout())
+
+    def _end(self, entry: Entry, reason: str, *, is_idle: bool) -> None:
+        logger.debug("ending the connection to %s: %s", entry.connection.remote_peer, reason)
+        entry.reason = reason
+        self._remove(entry)
+        if is_idle:
+            entry.connection.drain()
+        else:
+            self._close(entry)
+
+    def _close(self, entry: Entry) -> None:
+        if self._tasks is not None:
+            code = ConnectionCode.GARBAGE_COLLECTED
+            self._tasks.start_soon(self._refuse, entry.connection, code)
+
+    async def _refuse(self, connection: Connection, code: int = ConnectionCode.NO_ERROR) -> None:
         # Shielded, since a dial that is cancelled as it succeeds must not leave its socket behind.
         with anyio.move_on_after(REFUSAL_TIME, shield=True):
-            await connection.aclose()
+            await connection.aclose(code=code)
 
 
 async def _run(connection: Connection) -> None:
@@ -465,7 +573,3 @@ async def _run(connection: Connection) -> None:
         await connection.run()
     except (P2PError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
         logger.warning("a connection to %s broke: %r", connection.remote_peer, error)
-
-
-def _limit(which: str, value: int, limit: int, setting: str) -> LimitExceeded:
-    return LimitExceeded(which, value=value, limit=limit, setting=f"limits.{setting}")

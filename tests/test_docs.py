@@ -36,7 +36,7 @@ from isthmus.node.sentences import describe
 from isthmus.node.store.database import Database
 from isthmus.node.store.schema import MIGRATIONS
 from isthmus.node.store.stores import STORE_FILE
-from isthmus.transports.core.errors import DialError, FailedAttempt, P2PError
+from isthmus.transports.core.errors import DialError, FailedAttempt, P2PError, unwrap_group
 
 from .transports.websocket.authority import Authority
 
@@ -541,6 +541,9 @@ class Outcomes:
                 self.to, "/long/1.0.0", max_bytes=10
             ),
             "LimitExceeded: connections: N is over the limit of N": self.too_many,
+            "LimitExceeded: dials that wait for a place: N is over the limit of N": (
+                self.too_many_waiting
+            ),
             "ClosedResourceError": self.send_after_the_end,
             "EndOfStream": self.receive_after_the_end,
             "ExceptionGroup": self.in_a_group,
@@ -565,10 +568,20 @@ class Outcomes:
         self.server.handle("hash", self.long)
 
     async def too_many(self):
-        config = NodeConfig(limits=LimitsConfig(connections=1))
+        config = NodeConfig(limits=LimitsConfig(connections=1, dial_wait=0))
         async with Node(transports=["memory"], config=config) as node:
             await node.connect(self.to)
             await node.connect("/memory/99")
+
+    async def too_many_waiting(self):
+        config = NodeConfig(limits=LimitsConfig(connections=1, waiting_dials=1))
+        async with Node(transports=["memory"], config=config) as node:
+            await node.connect(self.to)
+            with unwrap_group():
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(node.connect, "/memory/98")
+                    await anyio.wait_all_tasks_blocked()
+                    await node.connect("/memory/99")
 
     async def send_after_the_end(self):
         stream = await self.client.open_stream(self.to, "/wait/1.0.0")

@@ -16,7 +16,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .core.errors import AddressError, DialError
-from .core.interfaces import RawListener
+from .core.interfaces import Doorkeeper, RawListener
 from .core.multiaddr import Multiaddr
 from .readiness import notify_closing, wait_readable, wait_writable
 from .sockets import SocketStream
@@ -61,9 +61,11 @@ class TcpTransport:
     def __init__(self, *, reuse_port: bool = False) -> None:
         self._reuse_port = reuse_port
         self._listening: list[tuple[socket.AddressFamily, str, int]] = []
+        self._door: Doorkeeper | None = None
 
     def attach(self, host: Host) -> None:
-        """Learn the owner; TCP needs nothing of it."""
+        """Learn the owner, who may want to be asked about each connection that comes in."""
+        self._door = host if isinstance(host, Doorkeeper) else None
 
     def can_dial(self, addr: Multiaddr) -> bool:
         """Say whether this is a TCP address, with or without /p2p at its end."""
@@ -123,7 +125,7 @@ class TcpTransport:
         host, port = sock.getsockname()[:2]
         bound = (family, host, port)
         self._listening.append(bound)
-        return TcpListener(sock, on_close=lambda: self._listening.remove(bound))
+        return TcpListener(sock, self._door, on_close=lambda: self._listening.remove(bound))
 
     async def _connect(
         self, family: socket.AddressFamily, target: tuple[object, ...], *, reuse_port: bool
@@ -155,8 +157,11 @@ class TcpTransport:
 class TcpListener(RawListener):
     """A listening socket."""
 
-    def __init__(self, sock: socket.socket, *, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, door: Doorkeeper | None, *, on_close: Callable[[], None]
+    ) -> None:
         self._socket = sock
+        self._door = door
         self._on_close = on_close
         self._closed = False
         self._address = _multiaddr(sock.getsockname())
@@ -189,7 +194,11 @@ class TcpListener(RawListener):
                         await checkpoint()
                 else:
                     sock.settimeout(0)
-                    tasks.start_soon(_handle, handler, _stream(sock), _multiaddr(address))
+                    remote = _multiaddr(address)
+                    if self._door is None or self._door.begin_upgrade(remote):
+                        tasks.start_soon(self._handle, handler, _stream(sock), remote)
+                    else:
+                        sock.close()
                     # A flood of connections must leave the other tasks their turns.
                     await checkpoint()
 
@@ -201,11 +210,17 @@ class TcpListener(RawListener):
             notify_closing(self._socket)
             self._socket.close()
 
-
-async def _handle(
-    handler: Callable[[ByteStream, Multiaddr], Awaitable[None]], stream: ByteStream, addr: Multiaddr
-) -> None:
-    await handler(stream, addr)
+    async def _handle(
+        self,
+        handler: Callable[[ByteStream, Multiaddr], Awaitable[None]],
+        stream: ByteStream,
+        addr: Multiaddr,
+    ) -> None:
+        try:
+            await handler(stream, addr)
+        finally:
+            if self._door is not None:
+                self._door.end_upgrade(addr)
 
 
 def _stream(sock: socket.socket) -> SocketStream:

@@ -9,6 +9,7 @@ import argparse
 import gc
 import hashlib
 import json
+import math
 import random
 import struct
 import sys
@@ -374,7 +375,15 @@ def say(message: dict[str, Any]) -> None:
 async def main(listen: str, websocket: WebSocketConfig) -> None:
     """Serve until stdin ends."""
     # All connections of a test come from one host, and often from one peer.
-    limits = LimitsConfig(connections=MANY, connections_per_peer=MANY)
+    limits = LimitsConfig(
+        connections=MANY,
+        connections_per_peer=MANY,
+        connections_per_prefix=MANY,
+        connection_burst=MANY,
+        connection_rate=MANY,
+        inbound_streams_unknown=LimitsConfig().inbound_streams,
+        idle_timeout=math.inf,
+    )
     config = NodeConfig(limits=limits, serve_perf=True)
     transports: list[RawTransport] = [TcpTransport(), WebSocketTransport(websocket)]
     async with Node(listen=Multiaddr.parse(listen), transports=transports, config=config) as node:

@@ -23,6 +23,7 @@ from ..events import (
     PeerOnline,
     StoreDegraded,
     StoreRecovered,
+    StreamRefused,
 )
 from ..link import LinkState
 from ..printable import printable
@@ -75,8 +76,11 @@ def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind o
             return f"{way} {peer} ({address}{', limited' if limited else ''})"
         case ConnectionEnded(peer=peer, reason=reason):
             return f"disconnected from {peer}: {reason}"
-        case ConnectionRefused(peer=peer, reason=reason):
-            return f"turned {peer} away: {reason}"
+        case ConnectionRefused(peer=peer, address=address, reason=reason, count=count):
+            whom = peer or address
+            return f"turned {whom} away{_times(count)}: {reason}"
+        case StreamRefused(peer=peer, reason=reason, count=count):
+            return f"refused a stream of {peer}{_times(count)}: {reason}"
         case PeerIdentified(peer=peer, agent=agent):
             return f'{peer} calls itself "{printable(agent)}"'
         case DialFailed(reason=reason):
@@ -114,3 +118,7 @@ def _of_link(event: NodeEvent) -> str | None:
 def _otherwise(event: NodeEvent) -> str:
     shown = [f"{name} {value}" for name, value in event.to_json().items() if name != "time"]
     return ", ".join(shown)
+
+
+def _times(count: int) -> str:
+    return f", {count} times" if count > 1 else ""

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SANS_IO = re.compile(
-    r"(^|/)(machine|wire)\.py$|^transports/(scheduler|inflight)\.py$|^node/(selection|api/routing)\.py$"
+    r"(^|/)(machine|wire)\.py$|^transports/(scheduler|inflight)\.py$"
+    r"|^node/(inbound_streams|limits|prefixes|refusals|selection|api/routing)\.py$"
     r"|^transports/yamux/(flow|guard|table|keepalive|events|config|buffer)\.py$"
 )
 """Plain objects that are told the time, keys and nonces; import-linter checks what they import."""

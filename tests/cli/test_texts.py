@@ -30,6 +30,7 @@ from isthmus.node.events import (
     PeerOnline,
     StoreDegraded,
     StoreRecovered,
+    StreamRefused,
 )
 from isthmus.node.link import LinkState
 from isthmus.node.printable import printable
@@ -114,6 +115,9 @@ def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
         ),
         (ConnectionEnded(PEER, ADDRESS, True, HOSTILE), f"disconnected from {PEER}: a[2Jb cdefg"),
         (ConnectionRefused(PEER, ADDRESS, "full", "x"), f"turned {PEER} away: full"),
+        (ConnectionRefused(None, ADDRESS, "fast", "x", 9), f"turned {ADDRESS} away, 9 times: fast"),
+        (StreamRefused(PEER, "many", "x"), f"refused a stream of {PEER}: many"),
+        (StreamRefused(PEER, "many", "x", 2), f"refused a stream of {PEER}, 2 times: many"),
         (PeerIdentified(PEER, HOSTILE, (), (), None), f'{PEER} calls itself "a[2Jb cdefg"'),
         (DialFailed(None, HOSTILE), "a[2Jb cdefg"),
         (HandlerFailed(PEER, "/x", KeyError()), f"/x for {PEER} failed: KeyError"),

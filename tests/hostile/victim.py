@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
-from isthmus import Node, NodeConfig
+from isthmus import LimitsConfig, Node, NodeConfig
 from isthmus.transports.core.errors import unwrap_group
 from isthmus.transports.tcp import TcpTransport
 from isthmus.transports.upgrade import Upgraded
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 ECHO = "/echo/1.0.0"
+
+ROOMY = LimitsConfig(
+    connections_per_prefix=512,
+    connection_burst=10_000,
+    pending_inbound=512,
+    inbound_streams_unknown=LimitsConfig().inbound_streams,
+)
+"""All attackers come from one address, and are to meet the bounds behind those of the address."""
 
 MAX_LATENCY = 1.0
 """Seconds that the honest peer waits for one echo at the most; attackers share its event loop."""
@@ -189,7 +198,7 @@ async def attacked(
 ) -> AsyncIterator[Victim]:
     """Lend a node that serves echo and perf; see afterwards that it has taken no harm."""
     transport = Upgraded(raw or TcpTransport(), config=upgrade)
-    settings = config or NodeConfig(serve_perf=True)
+    settings = replace(config or NodeConfig(serve_perf=True), limits=ROOMY)
     node = Node(listen=listen, transports=[transport], config=settings)
     node.handle(ECHO, echo)
     with _recorded_log() as log, unwrap_group():

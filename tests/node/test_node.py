@@ -346,7 +346,7 @@ async def test_limits_are_named_when_they_are_reached():
         assert (await until(events, ConnectionRefused)).setting == "limits.connections_per_peer"
         await second.wait_closed()
 
-    config = NodeConfig(limits=LimitsConfig(connections=1))
+    config = NodeConfig(limits=LimitsConfig(connections=1, dial_wait=0))
     async with listening() as alice, listening() as carol, Node(config=config) as bob:
         await bob.connect(alice.addresses)
         with pytest.raises(LimitExceeded, match=r"limits\.connections"):

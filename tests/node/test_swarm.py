@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,11 +12,20 @@ from isthmus.node.config import LimitsConfig, NodeConfig
 from isthmus.node.dialing import parse_target
 from isthmus.node.dialplan import STAGGER
 from isthmus.node.dialreport import Outcome
-from isthmus.node.events import ConnectionEnded, LinkChanged, NodeEvent
+from isthmus.node.events import (
+    ConnectionEnded,
+    ConnectionOpened,
+    ConnectionRefused,
+    DialFailed,
+    LinkChanged,
+    NodeEvent,
+)
+from isthmus.node.limits import Standing
 from isthmus.node.links import Links
 from isthmus.node.peerstore import PeerStore
 from isthmus.node.reconnect import ReconnectPolicy
 from isthmus.node.swarm import MAX_REPORTS, Swarm
+from isthmus.transports.core.codes import ConnectionCode
 from isthmus.transports.core.errors import (
     DialError,
     DialTimeout,
@@ -26,7 +36,7 @@ from isthmus.transports.core.errors import (
     SelfDial,
     unwrap_group,
 )
-from isthmus.transports.core.interfaces import Side
+from isthmus.transports.core.interfaces import Priority, Side
 from isthmus.transports.core.keys import PrivateKey
 from isthmus.transports.core.multiaddr import Multiaddr
 from isthmus.transports.core.peer_id import PeerId
@@ -65,6 +75,7 @@ class Fixture:
         self.online: dict[Multiaddr, FakeConnection | Exception | anyio.Event | None] = {}
         self.answers: dict[Multiaddr, FakeConnection] = {}
         self.events: list[NodeEvent] = []
+        self.kept: set[PeerId] = set()
         self.peers = PeerStore()
         self.transport = FakeTransport(self._dial)
         self.swarm = Swarm(
@@ -75,7 +86,11 @@ class Fixture:
             publish=self.events.append,
             serve=self._serve,
             links=Links(policy=ReconnectPolicy(), publish=self.events.append, connect=None),
+            standing=lambda peer: Standing.KEPT if peer in self.kept else Standing.UNKNOWN,
         )
+
+    def told(self, kind: type[NodeEvent]) -> list[NodeEvent]:
+        return [event for event in self.events if isinstance(event, kind)]
 
     async def _dial(self, addr: Multiaddr) -> FakeConnection:
         await anyio.lowlevel.checkpoint()
@@ -339,16 +354,164 @@ async def test_a_broken_connection_leaves_the_others_alone(caplog):
         assert len(caplog.records) == 2
 
 
-async def test_dials_under_way_are_bounded():
-    config = LimitsConfig(waiting_dials=1)
+async def test_dials_that_wait_are_bounded():
+    config = LimitsConfig(connections=1, waiting_dials=1)
     async with running(limits=config) as it:
-        it.online = {address(1): None, address(2): None}
+        it.online = {address(port): None for port in (1, 2, 3)}
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(it.connect, address(1, LOW))
             await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(it.connect, address(2, HIGH))
+            await anyio.wait_all_tasks_blocked()
             with pytest.raises(LimitExceeded, match=r"limits\.waiting_dials"):
-                await it.connect(address(2, HIGH))
+                await it.connect(address(3, PEERS[1]))
+            assert it.transport.dialled == [address(1, LOW)]
+            assert [event.peer for event in it.told(DialFailed)] == [PEERS[1]]
             tasks.cancel_scope.cancel()
+        # Whoever gave up takes no place.
+        it.online[address(3)] = FakeConnection(PEERS[1], address(3))
+        await it.connect(address(3, PEERS[1]))
+
+
+@with_virtual_time
+async def test_dials_wait_for_a_place_by_their_priority():
+    config = LimitsConfig(connections=1, outbound_share=0)
+    async with running(limits=config) as it:
+        peers = (LOW, PEERS[1], HIGH)
+        it.online = {
+            address(port): FakeConnection(peer, address(port)) for port, peer in enumerate(peers, 1)
+        }
+        there = FakeConnection(PEERS[3], address(9), side=Side.LISTENER)
+        await it.swarm.accept(there)
+        async with anyio.create_task_group() as tasks:
+            for port, priority in enumerate((Priority.LOW, Priority.MEDIUM, Priority.LOW), 1):
+                to = address(port, peers[port - 1])
+                tasks.start_soon(partial(it.connect, to, priority=priority))
+                await anyio.wait_all_tasks_blocked()
+            # One more who wants the same makes it urgent.
+            tasks.start_soon(partial(it.connect, address(3, HIGH), priority=Priority.HIGH))
+            await anyio.wait_all_tasks_blocked()
+            assert it.transport.dialled == []
+            await anyio.sleep(29)
+            order = [there, it.online[address(3)], it.online[address(2)]]
+            for connection in order:
+                connection.fail()
+                await anyio.wait_all_tasks_blocked()
+        assert [each.port for each in it.transport.dialled] == [3, 2, 1]
+
+
+@with_virtual_time
+async def test_a_dial_that_waits_in_vain_names_the_limit():
+    async with running(limits=LimitsConfig(connections=1)) as it:
+        it.kept.add(LOW)
+        it.online = {address(1): FakeConnection(LOW, address(1))}
+        await it.connect(address(1))
+        started = anyio.current_time()
+        with pytest.raises(LimitExceeded, match=r"2 .*limit of 1 .*limits\.connections"):
+            await it.connect(address(2, HIGH))
+        assert anyio.current_time() - started == 30
+        assert [event.peer for event in it.told(DialFailed)] == [HIGH]
+
+
+@with_virtual_time
+async def test_a_connection_of_another_dial_ends_the_wait_for_a_place():
+    async with running(limits=LimitsConfig(connections=1, outbound_share=0)) as it:
+        first = FakeConnection(HIGH, address(9), side=Side.LISTENER)
+        await it.swarm.accept(first)
+        it.online = {address(1): None, address(2): FakeConnection(LOW, address(2))}
+        found = []
+
+        async def wait() -> None:
+            found.append(await it.connect(address(1, LOW)))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            first.fail()
+            urgent = await it.connect(address(2, LOW), fresh=True, priority=Priority.HIGH)
+        assert found == [urgent]
+        assert it.transport.dialled == [address(2, LOW)]
+
+
+@with_virtual_time
+async def test_who_makes_room_is_told_so_and_not_let_in_again_at_once():
+    async with running(limits=LimitsConfig(connections=1, outbound_share=0)) as it:
+        first = FakeConnection(LOW, address(1), side=Side.LISTENER)
+        await it.swarm.accept(first)
+        early = FakeConnection(HIGH, address(2), side=Side.LISTENER)
+        await it.swarm.accept(early)
+        assert (early.is_closed, early.code) == (True, ConnectionCode.RESOURCE_LIMIT_EXCEEDED)
+        await anyio.sleep(60)
+        second = FakeConnection(HIGH, address(2), side=Side.LISTENER)
+        await it.swarm.accept(second)
+        await anyio.wait_all_tasks_blocked()
+        assert (first.is_closed, first.code) == (True, ConnectionCode.GARBAGE_COLLECTED)
+        assert [entry.connection for entry in it.swarm.entries] == [second]
+        (ended,) = it.told(ConnectionEnded)
+        assert "limits.connections" in ended.reason
+        again = FakeConnection(LOW, address(1), side=Side.LISTENER)
+        await it.swarm.accept(again)
+        assert again.is_closed
+        settings = [event.setting for event in it.told(ConnectionRefused)]
+        assert settings == ["limits.connections", "limits.eviction_pause"]
+
+
+@with_virtual_time
+async def test_a_connection_that_is_held_stays():
+    async with running(limits=LimitsConfig(connections=1, outbound_share=0)) as it:
+        relay = FakeConnection(LOW, address(1), side=Side.LISTENER)
+        await it.swarm.accept(relay)
+        it.swarm.hold(relay, "reservation")
+        await anyio.sleep(1300)
+        other = FakeConnection(HIGH, address(2), side=Side.LISTENER)
+        await it.swarm.accept(other)
+        assert other.is_closed
+        assert not relay.is_drained
+        it.swarm.release(relay, "reservation")
+        await anyio.sleep(151)
+        assert relay.is_drained
+        for act in (it.swarm.hold, it.swarm.release):
+            act(relay, "too late")
+
+
+@with_virtual_time
+async def test_an_idle_connection_ends_and_a_busy_one_stays():
+    async with running() as it:
+        idle = FakeConnection(LOW, address(1), side=Side.LISTENER)
+        busy = FakeConnection(HIGH, address(2), side=Side.LISTENER)
+        kept = FakeConnection(PEERS[1], address(3), side=Side.LISTENER)
+        it.kept.add(PEERS[1])
+        busy.streams = 1
+        for connection in (idle, busy, kept):
+            await it.swarm.accept(connection)
+        # Its one stream is upkeep.
+        idle.streams = 1
+        it.swarm.entry(idle).upkeep["/ipfs/ping/1.0.0"] += 1
+        await anyio.sleep(599)
+        assert not idle.is_drained
+        await anyio.sleep(2)
+        assert idle.is_drained
+        await anyio.sleep(3600)
+        assert not busy.is_drained
+        assert not kept.is_drained
+        (ended,) = it.told(ConnectionEnded)
+        assert "limits.idle_timeout" in ended.reason
+
+
+@with_virtual_time
+async def test_many_refusals_are_told_once_a_second():
+    async with running(limits=LimitsConfig(connections_per_prefix=1)) as it:
+        for number in range(1000):
+            peer = PEERS[number % 5]
+            await it.swarm.accept(FakeConnection(peer, address(number + 1), side=Side.LISTENER))
+            if not number % 100:
+                await anyio.sleep(0.25)
+        await anyio.sleep(3)
+        told = it.told(ConnectionRefused)
+        assert 3 <= len(told) <= 4
+        assert sum(event.count for event in told) == 999 - 200
+        assert {event.setting for event in told} == {"limits.connections_per_prefix"}
+        assert len(it.told(ConnectionOpened)) == 1
 
 
 async def test_limited_connections_are_for_those_who_allow_them():

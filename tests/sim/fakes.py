@@ -35,6 +35,7 @@ class FakeConnection:
         self.streams = 0
         self.is_drained = False
         self.is_closed = False
+        self.code: int | None = None
         self._fault = fault
         self._ended = anyio.Event()
 
@@ -74,9 +75,10 @@ class FakeConnection:
         self.is_drained = True
         self._ended.set()
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, code: int = 0) -> None:
         await anyio.lowlevel.checkpoint()
         self.is_closed = True
+        self.code = code
         self._ended.set()
 
     async def wait_closed(self) -> ConnectionClosed:

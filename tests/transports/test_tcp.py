@@ -12,6 +12,8 @@ import pytest
 from isthmus.transports.core.errors import AddressError, DialError
 from isthmus.transports.core.multiaddr import Multiaddr
 from isthmus.transports.tcp import TcpTransport
+from isthmus.transports.testing.pair import TestHost
+from isthmus.transports.websocket.transport import WebSocketTransport
 
 ANY4 = Multiaddr.parse("/ip4/127.0.0.1/tcp/0")
 
@@ -160,6 +162,56 @@ async def test_a_port_in_use():
         await TcpTransport().listen_raw(listener.addresses[0])
     assert caught.value.errno == errno.EADDRINUSE
     await listener.aclose()
+
+
+class Door(TestHost):
+    """An owner who lets so many in at a time."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+        self.inside = []
+        self.refused = 0
+
+    def begin_upgrade(self, addr):
+        if len(self.inside) == self.most:
+            self.refused += 1
+            return False
+        self.inside.append(addr)
+        return True
+
+    def end_upgrade(self, addr):
+        self.inside.remove(addr)
+
+
+@pytest.mark.parametrize("kind", [TcpTransport, WebSocketTransport])
+async def test_the_owner_is_asked_who_comes_in(kind):
+    transport, door = kind(), Door(most=1)
+    transport.attach(door)
+    path = "/ws" if kind is WebSocketTransport else ""
+    listener = await transport.listen_raw(Multiaddr.parse(f"{ANY4}{path}"))
+    place = Multiaddr(listener.addresses[0].components[:2])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, echo)
+        first = await TcpTransport().dial_raw(place)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(5):
+            while not door.inside:
+                await anyio.lowlevel.checkpoint()
+            second = await TcpTransport().dial_raw(place)
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await second.receive()
+            assert (len(door.inside), door.refused) == (1, 1)
+            await first.aclose()
+            while door.inside:
+                await anyio.lowlevel.checkpoint()
+            third = await TcpTransport().dial_raw(place)
+            while not door.inside:
+                await anyio.lowlevel.checkpoint()
+        for stream in (second, third):
+            await stream.aclose()
+        await listener.aclose()
+    assert door.inside == []
 
 
 async def test_closing_ends_serve():

@@ -32,6 +32,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from .codes import ConnectionCode, StreamCode, explain_code
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -228,8 +230,8 @@ class ConnectionClosed(P2PError):
         self.code = code
         self.cause = cause
         who = {True: "by the peer", False: "by this side", None: "because the path failed"}[remote]
-        detail = f": {cause}" if cause is not None and str(cause) else ""
-        super().__init__(f"the connection was closed {who}{detail}")
+        why = str(cause or "") or (explain_code(ConnectionCode, code or 0) if remote else "")
+        super().__init__(f"the connection was closed {who}{why and ': ' + why}")
 
 
 class StreamReset(P2PError, anyio.BrokenResourceError):
@@ -246,6 +248,7 @@ class StreamReset(P2PError, anyio.BrokenResourceError):
             text = "the stream ended with its connection, whose path broke"
         else:
             text = f"the stream was reset by {'the peer' if remote else 'this side'} (code {code})"
+            why = why or (explain_code(StreamCode, code) if remote else "")
         super().__init__(f"{text}{why and ': ' + why}")
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "Connection",
     "ConnectionListener",
     "ConnectionStatistics",
+    "Doorkeeper",
     "Host",
     "Limit",
     "MessagePipe",
@@ -231,8 +232,11 @@ class Connection(Protocol):
     def drain(self) -> None:
         """Take no new streams, and close without a go-away when the last stream has ended."""
 
-    async def aclose(self) -> None:
-        """Flush what waits for at most a second, say go-away, close; harmless twice."""
+    async def aclose(self, *, code: int = 0) -> None:
+        """Flush what waits for at most a second, say go-away, close; harmless twice.
+
+        `code` (see `core.codes`) tells the peer why, where the muxer can carry it.
+        """
 
     async def wait_closed(self) -> ConnectionClosed:
         """Wait for the end and return what ended it."""
@@ -275,6 +279,23 @@ class Host(Protocol):
     @property
     def addresses(self) -> Sequence[Multiaddr]:
         """The addresses the owner can be dialled at, each ending in /p2p/<id>."""
+
+
+@runtime_checkable
+class Doorkeeper(Protocol):
+    """An owner that is asked before anything is spent on what comes in.
+
+    A transport whose owner is one asks it where it accepts, before TLS and Noise.
+    """
+
+    def begin_upgrade(self, addr: Multiaddr) -> bool:
+        """Say whether a connection from there may begin its upgrade; if not, close it unanswered.
+
+        If it may, `end_upgrade` follows.
+        """
+
+    def end_upgrade(self, addr: Multiaddr) -> None:
+        """Note that the upgrade has ended, either way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,10 @@ class LanDiscovery:
                 with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                     await portal.run(responder.close)
 
+    def is_known(self, peer: PeerId) -> bool:
+        """Say whether a peer has been heard to be here, and not forgotten since."""
+        return bool(self._machine.addresses(peer))
+
     async def find(self, peer: PeerId) -> tuple[Multiaddr, ...]:
         """Return where a peer is, asking the LAN if it has not been heard of; empty: not here."""
         found = self._machine.addresses(peer)

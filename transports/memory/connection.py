@@ -185,9 +185,9 @@ class MemoryConnection:
         self._changed.notify()
         self._close_if_drained()
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, code: int = 0) -> None:
         """Say goodbye behind all that was sent, which still arrives; harmless twice."""
-        self._close(0)
+        self._close(code)
         await checkpoint()
 
     async def wait_closed(self) -> ConnectionClosed:

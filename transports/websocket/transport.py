@@ -51,7 +51,8 @@ class WebSocketTransport:
         self._context: ssl.SSLContext | None = None
 
     def attach(self, host: Host) -> None:
-        """Learn the owner; WebSocket needs nothing of it."""
+        """Learn the owner, whom TCP asks about each connection that comes in."""
+        self._tcp.attach(host)
 
     def can_dial(self, addr: Multiaddr) -> bool:
         """Say whether this is a WebSocket address, with or without /p2p at its end."""

@@ -222,10 +222,10 @@ class YamuxConnection:
         self._open_waiters.wake_all()
         self._close_if_drained()
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, code: int = GoAwayCode.NORMAL) -> None:
         """Flush what waits for at most a second, say go-away, close; harmless twice."""
         if self._closed is None:
-            self.machine.go_away()
+            self.machine.go_away(code)
             try:
                 if self._is_running:
                     with anyio.move_on_after(CLOSE_TIMEOUT):
@@ -233,7 +233,7 @@ class YamuxConnection:
                         await self._finished.wait()
             finally:
                 # Also when cancelled, as by anyio.aclose_forcefully.
-                self.machine.abort()
+                self.machine.abort(code)
                 self._end(ConnectionClosed(remote=False))
                 self._flush()
                 self._finished.set()

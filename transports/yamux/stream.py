@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ..core.codes import ConnectionCode, explain_code
 from ..core.errors import StreamReset
 from ..core.interfaces import Priority, Stream, StreamStatistics
 from ..turns import MIN_TURN, next_turn
@@ -159,7 +160,7 @@ class YamuxStream(Stream):
             if state.remote_fin:
                 raise anyio.EndOfStream
             if state.reset_code is not None:
-                raise StreamReset(state.reset_code, remote=state.reset_remote)
+                raise self._reset(state.reset_code)
             await self._readers.wait()
 
     async def _receive_through(self, preface: Preface, max_bytes: int) -> bytes:
@@ -176,4 +177,10 @@ class YamuxStream(Stream):
         if self._closed or state.fin_queued:
             raise anyio.ClosedResourceError
         if state.reset_code is not None:
-            raise StreamReset(state.reset_code, remote=state.reset_remote)
+            raise self._reset(state.reset_code)
+
+    def _reset(self, code: int) -> StreamReset:
+        remote = self.state.reset_remote
+        ended = self._machine.remote_go_away or 0
+        why = explain_code(ConnectionCode, ended) if remote else ""
+        return StreamReset(code, remote=remote, why=why and f"the peer ended the connection: {why}")

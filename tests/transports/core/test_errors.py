@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from isthmus.transports.core.codes import ConnectionCode, StreamCode, explain_code
 from isthmus.transports.core.errors import (
     AddressError,
     ConnectionClosed,
@@ -52,6 +53,20 @@ def test_a_reset_is_a_broken_resource(remote, who):
     assert isinstance(reset, P2PError)
     assert str(reset) == f"the stream was reset by {who} (code 7)"
     assert str(StreamReset(remote=remote, why="enough")).endswith("(code 0): enough")
+
+
+def test_a_code_of_the_peer_says_why():
+    code = ConnectionCode.RESOURCE_LIMIT_EXCEEDED
+    assert str(ConnectionClosed(remote=True, code=code)).endswith("peer: a limit of it is reached")
+    # What this side has sent it knows the reason of, and a code may mean nothing.
+    assert str(ConnectionClosed(remote=False, code=code)).endswith("by this side")
+    assert str(ConnectionClosed(remote=True, code=0xFFFF)).endswith("by the peer")
+    reset = StreamReset(StreamCode.RATE_LIMITED, remote=True)
+    assert str(reset).endswith("(code 4099): this came too fast for it")
+    assert str(StreamReset(StreamCode.RATE_LIMITED, remote=False)).endswith("(code 4099)")
+    for kind in (ConnectionCode, StreamCode):
+        assert all(explain_code(kind, each) for each in kind if each)
+        assert explain_code(kind, 0) == ""
 
 
 def test_foreign_errors_are_translated():

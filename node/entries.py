@@ -1,0 +1,56 @@
+"""A connection of the table, how it is used, and how full the table is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .limits import Usage
+
+if TYPE_CHECKING:
+    from ..transports.core.interfaces import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Fullness:
+    """How full a limit is, and the setting that moves it."""
+
+    name: str
+    used: int
+    bound: int
+    setting: str
+
+
+class Upkeep(Counter[str]):
+    """Open streams by protocol, of those that do not keep a connection in use; `opened`: ever."""
+
+    opened = 0
+
+    def __setitem__(self, protocol: str, count: int) -> None:
+        self.opened += max(0, count - self[protocol])
+        super().__setitem__(protocol, count)
+
+
+class Entry:
+    """One connection of the table; `reason` says why this side ends it, if it does."""
+
+    __slots__ = ("connection", "is_ended", "reason", "upkeep")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.upkeep = Upkeep()
+        self.is_ended = False
+        self.reason = ""
+
+    def usage(self) -> Usage:
+        """Say how it is used, beyond upkeep."""
+        counts = self.connection.statistics()
+        open_streams = counts.data_channels_opened - counts.data_channels_closed
+        return Usage(
+            open_streams > self.upkeep.total(), counts.data_channels_opened - self.upkeep.opened
+        )
+
+    def is_busy(self) -> bool:
+        """Say whether a stream is open that is not mere upkeep."""
+        return self.usage().is_busy
