@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from .events import EventReader, PeerIdentified
     from .link import Link
     from .router import Handler
+    from .selection import Rank
     from .entries import Entry, Fullness
 
 MAX_RESPONSE_BYTES = 1024 * 1024
@@ -345,6 +346,10 @@ class Node:
         self.stores.kept.forget(peer)
         self.links.forget(peer)
         self.peers.forget(peer)
+
+    def rank_of(self, connection: Connection) -> Rank:
+        """Return the kind of path that a connection takes."""
+        return self._swarm.rank_of(connection.remote_addr)
 
     def why(self, peer: PeerId | None) -> DialReport | None:
         """Return what the last dial to a peer did at every address; None if there was none.

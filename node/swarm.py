@@ -217,7 +217,7 @@ class Swarm:
         dial = self._dials.get(key)
         if dial is None or dial.is_finished or dial.scope.cancel_called:
             dial = self._start_dial(key, target, side, priority)
-        dial.add(target.addresses, self._rank)
+        dial.add(target.addresses, self.rank_of)
         dial.is_quiet = dial.is_quiet and is_quiet
         self._table.hurry_dial(dial, priority)
         return await dial.wait()
@@ -299,10 +299,10 @@ class Swarm:
             raise LocalProtocolError("the node is not running")
         dial = self._dials[key] = Dial(target.peer, anyio.current_time())
         if not target.addresses and target.peer is not None:
-            dial.add(self._peers.addresses(target.peer), self._rank)
+            dial.add(self._peers.addresses(target.peer), self.rank_of)
             by_id = Multiaddr((Component("p2p", bytes(target.peer)),))
             if self.transport_for(by_id) is not None:
-                dial.add([by_id], self._rank)
+                dial.add([by_id], self.rank_of)
         now = anyio.current_time()
         self._turns[dial] = anyio.Event()
         self._apply(self._table.request_dial(dial, target.peer, priority, now))
@@ -384,7 +384,8 @@ class Swarm:
         self._peers.add_addresses(connection.remote_peer, [bare])
         dial.finish(connection)
 
-    def _rank(self, address: Multiaddr) -> Rank:
+    def rank_of(self, address: Multiaddr) -> Rank:
+        """Return the kind of path that an address shows, from this machine."""
         return rank_of(address, self._is_on_link)
 
     def _keep_report(self, report: DialReport) -> None:
@@ -438,7 +439,7 @@ class Swarm:
             self._selections[peer] = selection
         selection.add(
             entry,
-            self._rank(address),
+            self.rank_of(address),
             dialled=connection.side is Side.DIALER,
             limited=limited,
             now=now,

@@ -15,7 +15,6 @@ from ...transports.sockets import loop_clock
 from ..dialing import parse_target
 from ..events import Listening
 from ..protocols.ping import ping
-from ..selection import rank_of
 from .routing import Endpoint, Lines
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from ...transports.core.interfaces import Connection
     from ...transports.core.peer_id import PeerId
     from ..events import Json
+    from ..link import Link
     from ..node import Node
     from .routing import Arguments, Control
 
@@ -86,14 +86,15 @@ async def connect(control: Control, arguments: Arguments) -> dict[str, Json]:
     """Connect to a peer, unless it is connected already."""
     before = control.node.connections
     connection = await control.node.connect(arguments.text_or_texts("to"))
-    return {"connection": _connection(connection), "is_new": connection not in before}
+    return {
+        "connection": _connection(control.node, connection),
+        "is_new": connection not in before,
+    }
 
 
 async def disconnect(control: Control, arguments: Arguments) -> dict[str, Json]:
     """Close every connection to a peer."""
-    peer = parse_target(arguments.text("peer")).peer
-    if peer is None:
-        raise AddressError("an address names a peer to disconnect from only if it ends in /p2p/ID")
+    peer = _peer_id(arguments.text("peer"))
     found = [each for each in control.node.connections if each.remote_peer == peer]
     if not found:
         raise ControlError(f"{peer} is not connected", status=404)
@@ -101,6 +102,41 @@ async def disconnect(control: Control, arguments: Arguments) -> dict[str, Json]:
         for connection in found:
             closing.start_soon(connection.aclose)
     return {"peer": str(peer), "closed": len(found)}
+
+
+async def keep(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Keep a peer connected from now on, and in later runs."""
+    return {"link": _link(control.node.keep(arguments.text_or_texts("to")))}
+
+
+async def forget(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Keep a peer no more, and forget where it is."""
+    peer = _peer_id(arguments.text("peer"))
+    was_kept = peer in control.node.stores.kept
+    control.node.forget(peer)
+    return {"peer": str(peer), "was_kept": was_kept}
+
+
+async def links(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """List the links, of one peer with its history and the report of the last dial."""
+    node = control.node
+    text = arguments.optional_text("peer")
+    if text is None:
+        return {"links": [_link(link) for link in node.links]}
+    peer = _peer_id(text)
+    found = node.links.get(peer)
+    if found is None:
+        raise ControlError(f"nothing is known of a link to {peer}", status=404)
+    history: list[Json] = [
+        {"state": each.state.value, "time": each.time, "reason": each.reason}
+        for each in found.history
+    ]
+    report = node.why(peer)
+    return {
+        "links": [_link(found)],
+        "history": history,
+        "last_dial": None if report is None else report.to_json(),
+    }
 
 
 async def events(control: Control, arguments: Arguments) -> Lines:
@@ -128,8 +164,28 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint("POST", "/v1/connect", connect, takes=("to",)),
     Endpoint("POST", "/v1/disconnect", disconnect, takes=("peer",)),
     Endpoint("POST", "/v1/ping", ping_peer, takes=("to", "count")),
+    Endpoint("GET", "/v1/links", links, takes=("peer",)),
+    Endpoint("POST", "/v1/keep", keep, takes=("to",)),
+    Endpoint("POST", "/v1/forget", forget, takes=("peer",)),
 )
 """One line each."""
+
+
+def _peer_id(text: str) -> PeerId:
+    peer = parse_target(text).peer
+    if peer is None:
+        raise AddressError("an address names a peer only if it ends in /p2p/ID")
+    return peer
+
+
+def _link(link: Link) -> dict[str, Json]:
+    return {
+        "peer": str(link.peer),
+        "state": link.state.value,
+        "reason": link.reason,
+        "since": link.history[-1].time if link.history else None,
+        "kept": link.is_kept,
+    }
 
 
 def _peer(node: Node, peer: PeerId, connections: Sequence[Connection]) -> dict[str, Json]:
@@ -140,18 +196,18 @@ def _peer(node: Node, peer: PeerId, connections: Sequence[Connection]) -> dict[s
         "addresses": [str(address) for address in info.addresses],
         "agent": info.agent,
         "last_seen": time.time() if connections else info.last_seen,
-        "connections": [_connection(connection) for connection in connections],
+        "connections": [_connection(node, connection) for connection in connections],
     }
 
 
-def _connection(connection: Connection) -> dict[str, Json]:
+def _connection(node: Node, connection: Connection) -> dict[str, Json]:
     counts = connection.statistics()
     rtt = counts.round_trip_time
     return {
         "peer": str(connection.remote_peer),
         "address": str(connection.remote_addr),
         "side": connection.side.name.lower(),
-        "rank": rank_of(connection.remote_addr).name.lower(),
+        "rank": node.rank_of(connection).name.lower(),
         "limited": connection.limit is not None,
         "age_seconds": round(loop_clock()() - counts.opened_at, 3),
         "rtt_ms": None if rtt is None else round(rtt * 1e3, 4),

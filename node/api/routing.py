@@ -87,6 +87,10 @@ class Arguments:
             _refuse(f"{name!r} must be a text")
         return _encodable(name, value)
 
+    def optional_text(self, name: str) -> str | None:
+        """Return a text if it is there."""
+        return self.text(name) if name in self._values else None
+
     def text_or_texts(self, name: str) -> str | list[str]:
         """Return a text, or a list of at most `MAX_ADDRESSES`, that must be there."""
         value = self._values.get(name)

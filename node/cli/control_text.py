@@ -86,6 +86,18 @@ def disconnected_line(found: Told) -> str:
     return printable(line, limit=MAX_LINE)
 
 
+def kept_line(found: Told) -> str:
+    """Return what `isthmus keep` says."""
+    link = found["link"]
+    return printable(f"keeping {link['peer']} from now on ({link['state']})", limit=MAX_LINE)
+
+
+def forgotten_line(found: Told) -> str:
+    """Return what `isthmus forget` says."""
+    was = "kept no more" if found["was_kept"] else "was not kept"
+    return printable(f"{found['peer']}: {was}; its addresses are forgotten", limit=MAX_LINE)
+
+
 def duration(seconds: float) -> str:
     """Return a time in the largest unit of which there is at least one, as `12 min`."""
     for unit, name in _UNITS:

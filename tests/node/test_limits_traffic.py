@@ -11,7 +11,9 @@ from isthmus.node.config import LimitsConfig, NodeConfig
 from isthmus.node.dialing import parse_target
 from isthmus.node.events import ConnectionEnded, ConnectionOpened, ConnectionRefused
 from isthmus.node.limits import Standing
+from isthmus.node.links import Links
 from isthmus.node.peerstore import PeerStore
+from isthmus.node.reconnect import ReconnectPolicy
 from isthmus.node.swarm import Swarm
 from isthmus.transports.core.errors import LimitExceeded, unwrap_group
 from isthmus.transports.core.interfaces import Priority, Side
@@ -63,6 +65,7 @@ class Traffic:
             peers=PeerStore(),
             publish=self.note,
             serve=self.serve,
+            links=Links(policy=ReconnectPolicy(), publish=self.note, connect=None),
             standing=lambda peer: self.standing.get(peer, Standing.UNKNOWN),
         )
 

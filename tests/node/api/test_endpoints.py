@@ -15,7 +15,7 @@ from isthmus.node.api import SOCKET_FILE
 from isthmus.node.api.client import ControlClient
 from isthmus.node.api.endpoints import ENDPOINTS
 from isthmus.node.api.routing import Endpoint, Lines
-from isthmus.node.events import ConnectionEnded, EventsLost
+from isthmus.node.events import ConnectionEnded, EventsLost, PeerOnline
 from isthmus.transports.core.errors import (
     ControlError,
     NotRunning,
@@ -82,6 +82,29 @@ async def test_status(path):
             },
             {"limit": "dials under way", "used": 0, "max": 256, "setting": "limits.waiting_dials"},
         ]
+
+
+async def test_keep_links_and_forget(path):
+    async with controlled(path) as (node, client), Node(listen=LOOPBACK) as other:
+        assert await client.get("/v1/links") == {"links": []}
+        address = str(other.addresses[0])
+        kept = (await client.post("/v1/keep", {"to": address}))["link"]
+        assert (kept["peer"], kept["kept"]) == (str(other.peer_id), True)
+        events = node.events()
+        if kept["state"] != "connected":
+            await until(events, PeerOnline)
+        found = await client.get(f"/v1/links?peer={other.peer_id}")
+        (link,) = found["links"]
+        assert link["state"] == "connected"
+        assert [each["state"] for each in found["history"]] == ["connecting", "connected"]
+        (step,) = found["last_dial"]["steps"]
+        assert step["outcome"] == "connected"
+        assert (await client.get("/v1/links"))["links"] == [link]
+        forgotten = await client.post("/v1/forget", {"peer": str(other.peer_id)})
+        assert forgotten == {"peer": str(other.peer_id), "was_kept": True}
+        assert (await client.post("/v1/forget", {"peer": address}))["was_kept"] is False
+        with pytest.raises(ControlError, match="nothing is known of a link"):
+            await client.get(f"/v1/links?peer={other.peer_id}")
 
 
 async def test_peers(path):
