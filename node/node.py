@@ -61,11 +61,11 @@ if TYPE_CHECKING:
     from .dialing import Destination
     from .dialreport import DialReport
     from .discovery import Discovery
+    from .entries import Entry, Fullness
     from .events import EventReader, PeerIdentified
     from .link import Link
     from .router import Handler
     from .selection import Rank
-    from .entries import Entry, Fullness
 
 MAX_RESPONSE_BYTES = 1024 * 1024
 """What `request` reads at most, unless told otherwise: an answer is held in memory whole."""

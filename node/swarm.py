@@ -29,7 +29,6 @@ from ..transports.core.errors import (
 from ..transports.core.interfaces import Priority, Side
 from ..transports.core.multiaddr import Component, Multiaddr
 from .dialing import Dial, explain
-from .dialreport import DialReport
 from .entries import Entry, Fullness
 from .events import (
     ConnectionEnded,
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from ..transports.core.peer_id import PeerId
     from .config import NodeConfig
     from .dialing import Target
+    from .dialreport import DialReport
     from .events import NodeEvent
     from .limits import TableEvent
     from .links import Links
@@ -95,7 +95,7 @@ class Swarm:
     `is_wanted` are asked by the table of limits: see `ConnectionTable`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         *,
         peer_id: PeerId,

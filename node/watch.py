@@ -51,7 +51,7 @@ def _netlink() -> socket.socket | None:
         return None
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     try:
-        sock.setblocking(False)
+        sock.settimeout(0)
         sock.bind((0, _GROUPS))
     except OSError as error:
         # As in a sandbox that filters it.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
 from urllib.parse import parse_qsl
 
 from ...transports.core.errors import ControlError
-from ..dialing import MAX_ADDRESSES
+from ..dialplan import MAX_ADDRESSES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence

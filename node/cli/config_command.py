@@ -88,8 +88,8 @@ def check(*, file: Path | None, data_dir: Path | None, output: Output) -> None:
     from ...transports.core.errors import ConfigRefused
     from ..configfile import compose
     from ..printable import printable
+    from ..sentences import MAX_SENTENCE
     from ..settings import read_settings, settings_schema
-    from .errors import MAX_SENTENCE
 
     path = file if file is not None else (data_dir or default_data_dir()) / FILE_NAME
     problems: tuple[ConfigProblem, ...] = ()

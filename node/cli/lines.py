@@ -93,13 +93,18 @@ def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind o
             return f"LAN: no multicast on {', '.join(map(printable, interfaces))}"
         case AddressesChanged(addresses=addresses):
             return f"addresses are now: {', '.join(map(str, addresses))}"
+        case EventsLost(count=count):
+            return f"{count} events were too many to be shown"
+    return _of_link(event) or _of_store(event) or _otherwise(event)
+
+
+def _of_store(event: NodeEvent) -> str | None:
+    match event:
         case StoreDegraded(path=path, reason=reason):
             return f"what is known of peers is in memory only: {path}: {reason}"
         case StoreRecovered(path=path):
             return f"what is known of peers is kept again: {path}"
-        case EventsLost(count=count):
-            return f"{count} events were too many to be shown"
-    return _of_link(event) or _otherwise(event)
+    return None
 
 
 def _of_link(event: NodeEvent) -> str | None:

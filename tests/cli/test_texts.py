@@ -125,7 +125,10 @@ def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
         (PeerFound(PEER, (ADDRESS,)), f"found {PEER} on the LAN (/ip4/127.0.0.1/tcp/4001)"),
         (MulticastUnavailable(("eth0", "br\x1b1")), "LAN: no multicast on eth0, br1"),
         (LinkChanged(PEER, LinkState.CONNECTED, ""), None),
-        (LinkChanged(PEER, LinkState.RECONNECTING, "it broke"), f"reconnecting to {PEER}: it broke"),
+        (
+            LinkChanged(PEER, LinkState.RECONNECTING, "it broke"),
+            f"reconnecting to {PEER}: it broke",
+        ),
         (LinkChanged(PEER, LinkState.FAILED, HOSTILE), f"gave up on {PEER}: a[2Jb cdefg"),
         (PeerOnline(PEER), f"{PEER} is online"),
         (PeerOffline(PEER, "it broke"), f"{PEER} is offline: it broke"),

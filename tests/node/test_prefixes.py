@@ -107,9 +107,7 @@ def test_the_rate_of_a_prefix_is_named():
     for now in (0, 0, 1):
         door.enter(at(1), now)
         door.leave(at(1))
-    with pytest.raises(
-        LimitExceeded, match=r"192\.0\.2\.1 .*limits\.connection_burst"
-    ) as caught:
+    with pytest.raises(LimitExceeded, match=r"192\.0\.2\.1 .*limits\.connection_burst") as caught:
         door.enter(at(1), 1.5)
     assert (caught.value.value, caught.value.limit) == (3, 2)
     door.enter(at(2), 1.5)
