@@ -15,7 +15,7 @@ from isthmus.node.api import SOCKET_FILE
 from isthmus.node.api.client import ControlClient
 from isthmus.node.api.endpoints import ENDPOINTS
 from isthmus.node.api.routing import Endpoint, Lines
-from isthmus.node.events import ConnectionEnded, EventsLost
+from isthmus.node.events import ConnectionEnded, EventsLost, PeerIdentified
 from isthmus.transports.core.errors import (
     ControlError,
     NotRunning,
@@ -204,9 +204,9 @@ async def test_events_are_those_of_the_node_to_the_last(path):
         async with controlled(path) as (node, client), Node() as other:
             tasks.start_soon(read, client)
             await begun.wait()
-            own = node.events()
+            own, seen = node.events(), node.events()
             await other.connect(node.addresses)
-            await until(node.events(), object)
+            await until(seen, PeerIdentified)
     first, *rest = told
     assert first["event"] == "listening"
     assert first["peer_id"] == str(node.peer_id)
@@ -236,13 +236,13 @@ async def test_ping_goes_over_the_nodes_own_connection(path):
 async def test_a_get_changes_nothing(path):
     gets = [each for each in ENDPOINTS if each.method == "GET" and each.path != "/v1/events"]
     async with controlled(path) as (node, client), Node() as other:
+        seen = node.events()
         await other.connect(node.addresses)
-        await until(events := node.events(), object)
+        await until(seen, PeerIdentified)
         before = (node.connections, node.addresses, node.protocols, [*node.peers])
         for endpoint in gets:
             await client.get(endpoint.path)
         assert (node.connections, node.addresses, node.protocols, [*node.peers]) == before
-        del events
         changing = {each.path for each in ENDPOINTS if each.method == "POST"}
         for target in changing:
             status, head, _ = await say(path, request("GET", target))
