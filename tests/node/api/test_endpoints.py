@@ -114,6 +114,10 @@ async def test_peers(path):
         assert [each["connected"] for each in found["peers"]] == [False, False]
         assert found["peers"][1]["addresses"] or found["peers"][0]["addresses"]
         assert all(each["connections"] == [] for each in found["peers"])
+        for last_seen, place in ((1.0, 1), (time.time() + 100, 0)):
+            node.peers.info(node.peer_id).last_seen = last_seen
+            listed = (await client.get("/v1/peers"))["peers"]
+            assert listed[place]["peer"] == str(node.peer_id), "not the last seen first"
         some = await client.get("/v1/peers?limit=1")
         assert (len(some["peers"]), some["known_total"]) == (1, 2)
         for limit in ("-1", "1001", "many", ""):
