@@ -123,6 +123,7 @@ def make_directory(path: Path) -> None:
     """Make a directory, of its owner's alone (0700), unless it is there; raises OSError."""
     if not path.is_dir():
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)  # also where the umask took a part of that away
 
 
 def _load(path: Path) -> PrivateKey:
@@ -170,9 +171,3 @@ def _create(path: Path, data: bytes) -> bool:
         with suppress(FileNotFoundError):
             part.unlink()
     return True
-
-
-def _create_parent(path: Path) -> None:
-    if not path.is_dir():
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)  # also where the umask took a part of that away

@@ -131,42 +131,7 @@ class Node:
             connect=lambda peer: self._swarm.connect(Target(peer), is_quiet=True),
             histories=self.stores.links,
         )
-        # Loaded here, since the transports are most of what an import of the node would cost.
-        from ..transports.registry import transports_for
-
-        chosen = transports_for(
-            transports,
-            upgrade=_upgrade_config(self.config.upgrade, self.config.limits),
-            websocket=self.config.websocket,
-        )
-        self._discovery = self._discover(chosen) if lan else None
-        if self._discovery is not None:
-            chosen.append(self._discovery.transport)
-        networks = LocalNetworks(time.monotonic)
-        self._swarm = Swarm(
-            peer_id=self.peer_id,
-            transports=chosen,
-            config=self.config,
-            peers=self.peers,
-            publish=self._events.publish,
-            serve=self._serve,
-            links=self.links,
-            is_on_link=networks.holds,
-            standing=self._standing,
-            is_wanted=self._is_wanted,
-        )
-        self._identify = Identify(
-            key=self.key,
-            addresses=lambda: self._told(self._addresses),
-            protocols=lambda: self._router.protocols,
-            connections=lambda: self.connections,
-            peers=self.peers,
-            publish=self._events.publish,
-            is_on_link=networks.holds,
-        )
-        self._register_own()
-        for transport in chosen:
-            transport.attach(self)
+        self._make_layers(transports, lan=lan)
 
     @property
     def addresses(self) -> tuple[Multiaddr, ...]:
@@ -419,6 +384,47 @@ class Node:
         for listener in self._listeners:
             tasks.start_soon(listener.serve, self._swarm.accept)
             tasks.start_soon(self._watch, listener)
+
+    def _make_layers(
+        self, transports: Sequence[Transport | RawTransport | str] | None, *, lan: bool
+    ) -> None:
+        """Put together what carries connections, and what is said over every one."""
+        # Loaded here, since the transports are most of what an import of the node would cost.
+        from ..transports.registry import transports_for
+
+        chosen = transports_for(
+            transports,
+            upgrade=_upgrade_config(self.config.upgrade, self.config.limits),
+            websocket=self.config.websocket,
+        )
+        self._discovery = self._discover(chosen) if lan else None
+        if self._discovery is not None:
+            chosen.append(self._discovery.transport)
+        networks = LocalNetworks(time.monotonic)
+        self._swarm = Swarm(
+            peer_id=self.peer_id,
+            transports=chosen,
+            config=self.config,
+            peers=self.peers,
+            publish=self._events.publish,
+            serve=self._serve,
+            links=self.links,
+            is_on_link=networks.holds,
+            standing=self._standing,
+            is_wanted=self._is_wanted,
+        )
+        self._identify = Identify(
+            key=self.key,
+            addresses=lambda: self._told(self._addresses),
+            protocols=lambda: self._router.protocols,
+            connections=lambda: self.connections,
+            peers=self.peers,
+            publish=self._events.publish,
+            is_on_link=networks.holds,
+        )
+        self._register_own()
+        for transport in chosen:
+            transport.attach(self)
 
     def _resume_keeping(self) -> None:
         """Keep the peers that an earlier run was told to keep."""

@@ -446,11 +446,11 @@ class Swarm:
         )
         self._look_at(selection)
         self._peers.met(peer)
-        self._links.connected(peer, str(address))
         if not limited and (dial := self._dials.get(peer)):
             dial.finish(connection)
             self._turns[dial].set()
         self._publish(ConnectionOpened(peer, address, connection.side, limited))
+        self._links.connected(peer, str(address))
         self._tasks.start_soon(self._hold, entry)
         return entry
 

@@ -191,7 +191,6 @@ async def _send_lines(stream: SocketStream, exchange: Exchange, answer: Lines) -
     await stream.send(exchange.begin() + exchange.line(answer.first.to_json()))
     async for event in answer.events:
         await stream.send(exchange.line(event.to_json()))
-        await checkpoint()  # many that have waited must leave the other tasks their turns
     await stream.send(exchange.end())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ...transports.core.errors import P2PError
@@ -12,6 +13,7 @@ from ...transports.core.multiaddr import Multiaddr
 from ...transports.core.peer_id import PeerId
 from .. import events
 from ..events import NodeEvent, event_name
+from ..link import LinkState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,6 +86,8 @@ def _error(value: Json) -> ToldError:
 _READ: dict[str, Callable[[Json], object]] = {
     "PeerId": lambda value: PeerId.parse(_text(value)),
     "Multiaddr": lambda value: Multiaddr.parse(_text(value)),
+    "Path": lambda value: Path(_text(value)),
+    "LinkState": lambda value: LinkState[_text(value).upper()],
     "Side": lambda value: Side[_text(value).upper()],
     "BaseException": _error,
     "str": _text,

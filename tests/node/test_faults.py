@@ -31,6 +31,7 @@ from isthmus.transports.upgrade import Upgraded
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 ECHO = "/echo/1.0.0"
+STRANGER = PrivateKey.from_seed(b"s" * 32)
 
 
 async def echo(stream):
@@ -87,9 +88,7 @@ async def still_works(alice: Node, bob: Node) -> None:
         b"\xff\xff\xff\xff",
         length_prefixed(b"\xff"),
         length_prefixed(encode(IdentifyMessage(public_key=b"\x08\x01"))),
-        length_prefixed(
-            encode(IdentifyMessage(public_key=PrivateKey.generate().public_key.to_protobuf()))
-        ),
+        length_prefixed(encode(IdentifyMessage(public_key=STRANGER.public_key.to_protobuf()))),
     ],
 )
 async def test_nonsense_for_an_identity_costs_nothing_else(said):

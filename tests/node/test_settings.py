@@ -151,7 +151,8 @@ def test_nothing_said_is_what_run_does_by_default():
 
 def test_sections_are_called_as_errors_call_them():
     assert {".".join(place) for place in settings_schema().sections} == {
-        *("node", "services", "lan", "limits", "websocket", "upgrade", "yamux", "privacy", "log")
+        *("node", "services", "lan", "limits", "reconnect", "control"),
+        *("websocket", "upgrade", "yamux", "privacy", "log"),
     }
 
 
@@ -225,7 +226,8 @@ def test_the_default_transports_get_their_settings():
     for names in (None, ["tcp", "ws"]):
         transports = Node(transports=names, config=config)._swarm._transports
         assert transports["ws"].raw.config is websocket
-        assert transports["ws"].config is transports["tcp"].config is upgrade
+        assert transports["ws"].config is transports["tcp"].config
+        assert transports["tcp"].config.inbound_timeout == 3
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])

@@ -15,7 +15,7 @@ from isthmus.node.api import SOCKET_FILE
 from isthmus.node.api.client import ControlClient
 from isthmus.node.api.endpoints import ENDPOINTS
 from isthmus.node.api.routing import Endpoint, Lines
-from isthmus.node.events import ConnectionEnded, EventsLost, PeerOnline
+from isthmus.node.events import ConnectionEnded, EventsLost, PeerIdentified, PeerOnline
 from isthmus.transports.core.errors import (
     ControlError,
     NotRunning,
@@ -137,6 +137,10 @@ async def test_peers(path):
         assert [each["connected"] for each in found["peers"]] == [False, False]
         assert found["peers"][1]["addresses"] or found["peers"][0]["addresses"]
         assert all(each["connections"] == [] for each in found["peers"])
+        for last_seen, place in ((1.0, 1), (time.time() + 100, 0)):
+            node.peers.info(node.peer_id).last_seen = last_seen
+            listed = (await client.get("/v1/peers"))["peers"]
+            assert listed[place]["peer"] == str(node.peer_id), "not the last seen first"
         some = await client.get("/v1/peers?limit=1")
         assert (len(some["peers"]), some["known_total"]) == (1, 2)
         for limit in ("-1", "1001", "many", ""):
@@ -227,16 +231,16 @@ async def test_events_are_those_of_the_node_to_the_last(path):
         async with controlled(path) as (node, client), Node() as other:
             tasks.start_soon(read, client)
             await begun.wait()
-            own = node.events()
+            own, seen = node.events(), node.events()
             await other.connect(node.addresses)
-            await until(node.events(), object)
+            await until(seen, PeerIdentified)
     first, *rest = told
     assert first["event"] == "listening"
     assert first["peer_id"] == str(node.peer_id)
     assert first["addresses"] == [str(each) for each in node.addresses]
     assert rest == [json.loads(json.dumps(event.to_json())) async for event in own]
     assert rest[0]["event"] == "connection_opened"
-    assert rest[-1]["event"] == "connection_ended"
+    assert [each["event"] for each in rest[-2:]] == ["connection_ended", "link_changed"]
 
 
 async def test_ping_goes_over_the_nodes_own_connection(path):
@@ -259,13 +263,13 @@ async def test_ping_goes_over_the_nodes_own_connection(path):
 async def test_a_get_changes_nothing(path):
     gets = [each for each in ENDPOINTS if each.method == "GET" and each.path != "/v1/events"]
     async with controlled(path) as (node, client), Node() as other:
+        seen = node.events()
         await other.connect(node.addresses)
-        await until(events := node.events(), object)
+        await until(seen, PeerIdentified)
         before = (node.connections, node.addresses, node.protocols, [*node.peers])
         for endpoint in gets:
             await client.get(endpoint.path)
         assert (node.connections, node.addresses, node.protocols, [*node.peers]) == before
-        del events
         changing = {each.path for each in ENDPOINTS if each.method == "POST"}
         for target in changing:
             status, head, _ = await say(path, request("GET", target))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from isthmus import Multiaddr, PeerId
@@ -17,12 +18,19 @@ from isthmus.node.events import (
     DialFailed,
     EventsLost,
     HandlerFailed,
+    LinkChanged,
     Listening,
     MulticastUnavailable,
     NodeEvent,
     PeerFound,
     PeerIdentified,
+    PeerOffline,
+    PeerOnline,
+    StoreDegraded,
+    StoreRecovered,
+    StreamRefused,
 )
+from isthmus.node.link import LinkState
 from isthmus.transports.core.interfaces import Side
 
 PEER = PeerId.parse("12D3KooWGJAmQyRkvK6Cf7Jr3zhMmtLX2Q8d2hKS9sMLUFWEPTpo")
@@ -40,6 +48,13 @@ EVENTS = [
     MulticastUnavailable(("eth0",)),
     DialFailed(None, "why"),
     DialFailed(PEER, "why"),
+    ConnectionRefused(None, ADDRESS, "full", "limits.pending_inbound", count=3),
+    StreamRefused(PEER, "full", "limits.inbound_streams"),
+    LinkChanged(PEER, LinkState.RECONNECTING, "it broke"),
+    PeerOnline(PEER),
+    PeerOffline(PEER, "it broke"),
+    StoreDegraded(Path("/d/x"), "no room"),
+    StoreRecovered(Path("/d/x")),
     EventsLost(3),
 ]
 

@@ -13,7 +13,7 @@ def peer(number: int) -> PeerId:
 
 
 def address(port: int) -> Multiaddr:
-    return Multiaddr.parse(f"/ip4/192.0.2.1/tcp/{port}")
+    return Multiaddr.parse(f"/ip4/127.0.0.1/tcp/{port}")
 
 
 def stored(number: int, *, seq: int = 1) -> StoredPeer:
