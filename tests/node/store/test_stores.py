@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -123,6 +124,18 @@ async def test_without_a_directory_there_is_memory_and_no_file(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == [], "nothing is written before a node is entered"
 
 
+def without_coverage(script, *arguments):
+    """Run a script in a process that is not measured, since what measures it uses SQLite."""
+    environment = {name: text for name, text in os.environ.items() if "COV" not in name}
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
 def test_sqlite_is_loaded_only_by_those_who_keep(tmp_path):
     script = (
         "import sys, anyio; from pathlib import Path; from isthmus import Node\n"
@@ -131,9 +144,7 @@ def test_sqlite_is_loaded_only_by_those_who_keep(tmp_path):
         "    print('sqlite3' in sys.modules)\n"
         "anyio.run(main, None); anyio.run(main, Path(sys.argv[1]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True
-    )
+    done = without_coverage(script, tmp_path)
     assert done.stdout.split() == ["False", "True"]
 
 
@@ -149,9 +160,7 @@ def test_a_python_without_sqlite_keeps_nothing_and_says_so(tmp_path):
         "        print((await anext(events)).reason)\n"
         "anyio.run(main)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True
-    )
+    done = without_coverage(script, tmp_path)
     assert done.stdout.startswith("this Python has no SQLite (")
     assert list(tmp_path.iterdir()) == []
 

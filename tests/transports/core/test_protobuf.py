@@ -186,6 +186,12 @@ def test_the_last_of_several_scalars_wins():
     assert OUTER.decode(bytes.fromhex("1a01611a0162"))["data"] == b"b"
 
 
+def test_two_parts_of_one_message_are_its_merger():
+    first, second = {"one": {"id": b"a", "numbers": [1]}}, {"one": {"name": "b", "numbers": [2]}}
+    merged = OUTER.decode(OUTER.encode(first) + OUTER.encode(second))
+    assert merged["one"] == {"id": b"a", "name": "b", "numbers": [1, 2]}
+
+
 def test_varints_of_64_bits():
     assert OUTER.decode(bytes.fromhex("08" + "ff" * 9 + "01"))["type"] == (1 << 64) - 1
     assert OUTER.decode(bytes.fromhex("08" + "8000"))["type"] == 0
