@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MAX_AGE = 1.0
 """Seconds for which what the kernel said holds; asking takes a tenth of a millisecond."""
 
+MAX_ANSWERS = 1024
+"""Answers remembered for that time: each peer's address is asked for several times."""
+
 
 class LocalNetworks:
     """Tells whether an address lies on a network of one of our broadcast interfaces.
@@ -33,6 +36,7 @@ class LocalNetworks:
         self._read = interfaces
         self._read_at = -inf
         self._interfaces: tuple[Interface, ...] = ()
+        self._answers: dict[object, bool] = {}
 
     def holds(self, address: Multiaddr) -> bool:
         """Say whether an address is on-link; one without an IP, or of a relay, is not."""
@@ -41,4 +45,12 @@ class LocalNetworks:
         now = self._clock()
         if now - self._read_at >= MAX_AGE:
             self._interfaces, self._read_at = tuple(self._read()), now
-        return any(address.ip in own.network for each in self._interfaces for own in each.addresses)
+            self._answers.clear()
+        answer = self._answers.get(address.ip)
+        if answer is None:
+            if len(self._answers) >= MAX_ANSWERS:
+                self._answers.clear()
+            answer = self._answers[address.ip] = any(
+                address.ip in own.network for each in self._interfaces for own in each.addresses
+            )
+        return answer

@@ -336,7 +336,8 @@ class Swarm:
             dial.fail(DialError(f"the dial was cancelled: {why}"))
             if dial.peer is not None and dial.error is not None:
                 self._links.dial_failed(dial.peer, dial.error)
-            self._keep_report(dial.report(anyio.current_time()))
+            if not dial.has_won:
+                self._keep_report(dial.report(anyio.current_time()))
 
     async def _follow(self, dial: Dial, side: Side, attempts: TaskGroup) -> None:
         """Start attempts as planned, until there is a connection or nothing is left to try."""
@@ -345,7 +346,10 @@ class Swarm:
             dial.changed = anyio.Event()
             for address in plan.take(anyio.current_time()):
                 attempts.start_soon(self._attempt, dial, address, side)
-            with anyio.CancelScope(deadline=plan.next_timeout()):
+            if (deadline := plan.next_timeout()) == inf:
+                await dial.changed.wait()
+                continue
+            with anyio.CancelScope(deadline=deadline):
                 await dial.changed.wait()
         if dial.has_won:
             attempts.cancel_scope.cancel()
