@@ -13,12 +13,13 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ..transports.core.errors import LocalProtocolError
-from .reconnect import Backoff, ReconnectPolicy
+from .reconnect import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..transports.core.peer_id import PeerId
+    from .reconnect import ReconnectPolicy
 
 HISTORY = 256
 """Changes kept of one link: a day of a peer that comes and goes."""
@@ -165,7 +166,7 @@ class Link:
         """Note that the last connection has broken: attempts follow."""
         if self.state is LinkState.CONNECTED:
             self._change(LinkState.RECONNECTING, reason)
-            self._backoff = Backoff(self._limits, now)
+            self._backoff = Backoff(self._policy, now)
             self._retry(now, random, reason)
 
     def left(self, now: float, reason: str) -> None:
@@ -207,19 +208,6 @@ class Link:
     @property
     def _is_up(self) -> bool:
         return self.state is LinkState.CONNECTED
-
-    @property
-    def _limits(self) -> ReconnectPolicy:
-        policy = self._policy
-        if not self._is_kept:
-            return policy
-        return ReconnectPolicy(
-            max_attempts=None,
-            initial_delay=policy.initial_delay,
-            max_delay=policy.max_delay,
-            backoff_multiplier=policy.backoff_multiplier,
-            jitter=policy.jitter,
-        )
 
     def _retry(self, now: float, random: float, reason: str) -> None:
         if self._backoff is None:
