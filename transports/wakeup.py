@@ -62,6 +62,9 @@ class Waiters:
         except BaseException:
             if wakeup in self._waiting:
                 self._waiting.remove(wakeup)
+            else:
+                # It was woken as it was cancelled: what that was for is the next one's.
+                self.wake_one()
             raise
 
     def wake_one(self) -> None:

@@ -230,7 +230,7 @@ class Connection(Protocol):
         """Measure one round trip below the streams, in seconds; raises ConnectionClosed."""
 
     def drain(self) -> None:
-        """Take no new streams, and close without a go-away when the last stream has ended."""
+        """Take no new streams, and close when the last one has ended, with a go-away only then."""
 
     async def aclose(self, *, code: int = 0) -> None:
         """Flush what waits for at most a second, say go-away, close; harmless twice.

@@ -362,9 +362,9 @@ class MemoryConnection:
 
     def _close_if_drained(self) -> None:
         if self._is_draining and not self._streams:
-            self._close(None)
+            self._close(0)
 
-    def _close(self, code: int | None) -> None:
+    def _close(self, code: int) -> None:
         self.push(Goodbye(code))
         self._end(ConnectionClosed(remote=False))
 

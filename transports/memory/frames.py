@@ -92,9 +92,9 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """The connection has ended; `code` None says that nothing was left to do."""
+    """The connection has ended, as this side wanted."""
 
-    code: int | None
+    code: int
 
 
 Frame = (

@@ -175,20 +175,11 @@ class YamuxConnection:
         while not self._incoming:
             if self._closed is not None:
                 raise self._closed
-            await self._wait_opened()
+            await self._accept_waiters.wait()
         stream = self._incoming.popleft()
         self.machine.accept(stream.state, self.clock())
         self._keep_deadline()
         return stream
-
-    async def _wait_opened(self) -> None:
-        try:
-            await self._accept_waiters.wait()
-        except BaseException:
-            # Cancelled: a stream that was meant for this waiter is the next one's.
-            if self._incoming:
-                self._accept_waiters.wake_one()
-            raise
 
     async def open_pipe(
         self,
@@ -217,7 +208,7 @@ class YamuxConnection:
         return rtt
 
     def drain(self) -> None:
-        """Take no new streams, and close without a go-away when the last stream has ended."""
+        """Take no new streams, and close when the last one has ended, with a go-away only then."""
         self._draining = True
         self._open_waiters.wake_all()
         self._close_if_drained()
@@ -478,6 +469,7 @@ class YamuxConnection:
                     await self._ended.wait()
                 self._end(ConnectionClosed(remote=None, cause=self._broken))
             if self.machine.is_finished or self._broken is not None:
+                self._end(ConnectionClosed(remote=False))
                 self._finished.set()
                 self._end_sending()
                 return
@@ -559,6 +551,9 @@ class YamuxConnection:
         """Note what ended the connection, once, and wake everybody who waits for something."""
         if self._closed is not None:
             return
+        if self.machine.is_finished and closed.code is None:
+            # Our go-away is out: whatever ends the path now is the answer to it.
+            closed = ConnectionClosed(remote=False)
         self._closed = closed
         self.dispatch(self.machine.receive_eof(remote=closed.remote))
         # What the peer has finished can still be accepted and read.
@@ -595,6 +590,8 @@ class YamuxConnection:
 
     def _close_if_drained(self) -> None:
         if self._closed is None and not self.machine.streams:
-            code = self.machine.remote_go_away
-            self._end(ConnectionClosed(remote=code is not None, code=code))
-            self._finished.set()
+            if (code := self.machine.remote_go_away) is not None:
+                self._end(ConnectionClosed(remote=True, code=code))
+            else:
+                self.machine.go_away()
+                self.wake_writer()
