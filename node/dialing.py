@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ..transports.core.errors import P2PError
     from ..transports.core.interfaces import Connection
-    from .selection import Rank
+    from .path import Rank
 
 Destination: TypeAlias = "PeerId | Multiaddr | str | Sequence[Multiaddr | str]"
 
@@ -83,6 +83,8 @@ class Dial:
         self.steps: dict[Multiaddr, DialStep] = {}
         self.is_quiet = True
         """Whether nobody who waits wants to see an event of its failure."""
+        self.is_extra = False
+        """Whether it looks for a better path than the one that stands."""
         self.has_won = False
         """Whether an attempt of this dial made the connection, and none came in meanwhile."""
         self._began = now

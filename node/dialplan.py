@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from .selection import Rank
+from .path import Rank
 
 if TYPE_CHECKING:
     from ..transports.core.multiaddr import Multiaddr

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
     from .events import Json
-    from .selection import Rank
+    from .path import Rank
 
 MAX_TEXT = 1000
 """Characters of a cause; texts of peers and of libraries have no bound of their own."""

@@ -10,6 +10,7 @@ from .limits import Usage
 
 if TYPE_CHECKING:
     from ..transports.core.interfaces import Connection
+    from .liveness import Pulse
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,19 @@ class Upkeep(Counter[str]):
 
 
 class Entry:
-    """One connection of the table; `reason` says why this side ends it, if it does."""
+    """One connection of the table; `reason` says why this side ends it, if it does.
 
-    __slots__ = ("connection", "is_ended", "reason", "upkeep")
+    `pulse` is there once somebody has waited for what the connection carries.
+    """
+
+    __slots__ = ("connection", "is_ended", "is_silent", "pulse", "reason", "upkeep")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.upkeep = Upkeep()
         self.is_ended = False
+        self.is_silent = False
+        self.pulse: Pulse | None = None
         self.reason = ""
 
     def usage(self) -> Usage:

@@ -148,6 +148,16 @@ class LinkChanged(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class PathChanged(NodeEvent):
+    """What this node opens to a peer goes over another connection from now on."""
+
+    peer: PeerId
+    address: Multiaddr
+    previous: Multiaddr
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PeerOnline(NodeEvent):
     """A kept peer is connected."""
 

@@ -19,7 +19,6 @@ from .link import Link, LinkChange, LinkState
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from ..transports.core.errors import ConnectionClosed
     from ..transports.core.peer_id import PeerId
     from .events import NodeEvent
     from .reconnect import ReconnectPolicy
@@ -112,7 +111,7 @@ class Links:
             link.dial_failed(anyio.current_time(), self._draw(), str(error))
             self._poke.set()
 
-    def ended(self, peer: PeerId, closed: ConnectionClosed, *, was_dialled: bool) -> None:
+    def ended(self, peer: PeerId, reason: str, *, broke: bool, was_dialled: bool) -> None:
         """Note that the last connection to a peer has ended.
 
         One that broke is made again, if it was this side that had dialled or if the peer is kept;
@@ -121,11 +120,10 @@ class Links:
         if (link := self._links.get(peer)) is None:
             return
         now = anyio.current_time()
-        broke = closed.remote is None or (closed.remote and closed.code is None)
         if broke and (was_dialled or link.is_kept):
-            link.lost(now, self._draw(), str(closed))
+            link.lost(now, self._draw(), reason)
         else:
-            link.left(now, str(closed))
+            link.left(now, reason)
         self._poke.set()
 
     # Dialling

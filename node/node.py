@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from .entries import Entry, Fullness
     from .events import EventReader, PeerIdentified
     from .link import Link
+    from .path import Rank
     from .router import Handler
-    from .selection import Rank
 
 MAX_RESPONSE_BYTES = 1024 * 1024
 """What `request` reads at most, unless told otherwise: an answer is held in memory whole."""
@@ -245,13 +245,14 @@ class Node:
                     " pass allow_limited=True to use it"
                 )
             try:
-                return await open_negotiated(
-                    connection,
-                    protocols,
-                    known=self.peers.protocols(connection.remote_peer),
-                    timeout=self.config.negotiation_timeout,
-                    priority=priority,
-                )
+                with self._swarm.attend(connection):
+                    return await open_negotiated(
+                        connection,
+                        protocols,
+                        known=self.peers.protocols(connection.remote_peer),
+                        timeout=self.config.negotiation_timeout,
+                        priority=priority,
+                    )
             except ConnectionClosed:
                 self._swarm.discard(connection)
                 if not left:
@@ -275,10 +276,11 @@ class Node:
         with anyio.move_on_after(timeout):
             stream = await self.open_stream(to, protocol)
             async with stream:
-                if data:
-                    await stream.send(data)
-                await stream.send_eof()
-                return await _read_all(stream, max_bytes)
+                with self._swarm.attend(stream.connection):
+                    if data:
+                        await stream.send(data)
+                    await stream.send_eof()
+                    return await _read_all(stream, max_bytes)
         raise TimeoutError(f"no complete answer on {protocol} within {timeout:g} s")
 
     async def identify(self, connection: Connection) -> PeerIdentified:
@@ -315,6 +317,14 @@ class Node:
     def rank_of(self, connection: Connection) -> Rank:
         """Return the kind of path that a connection takes."""
         return self._swarm.rank_of(connection.remote_addr)
+
+    def is_used(self, connection: Connection) -> bool:
+        """Say whether what this node opens to its peer goes over this connection."""
+        return self._swarm.best(connection.remote_peer) is connection
+
+    def is_suspect(self, connection: Connection) -> bool:
+        """Say whether a connection does not answer at present, while something waits for it."""
+        return self._swarm.is_suspect(connection)
 
     def why(self, peer: PeerId | None) -> DialReport | None:
         """Return what the last dial to a peer did at every address; None if there was none.
@@ -421,6 +431,7 @@ class Node:
             peers=self.peers,
             publish=self._events.publish,
             is_on_link=networks.holds,
+            learnt=self._swarm.paths.learnt,
         )
         self._register_own()
         for transport in chosen:
@@ -441,6 +452,11 @@ class Node:
     def _on_networks(self) -> None:
         self._look_at_addresses()
         self.links.news()
+        self._swarm.paths.news()
+
+    def _on_sign_of(self, peer: PeerId) -> None:
+        self.links.news(peer)
+        self._swarm.paths.learnt(peer)
 
     async def _watch(self, listener: ConnectionListener) -> None:
         async for _ in listener.changes():
@@ -498,7 +514,7 @@ class Node:
             peers=self.peers,
             addresses=lambda: self._told(self._look_at_addresses()),
             publish=self._events.publish,
-            news=self.links.news,
+            news=self._on_sign_of,
             dial=self.config.dial_found,
         )
 

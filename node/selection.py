@@ -1,17 +1,21 @@
 """Which of several connections to one peer carries what this side opens, and which may go.
 
-Sans-IO: connections are opaque keys. Call `add` and `remove` as they come and go, `best` to
-choose, and `handle_timeout` at `next_timeout`; it returns the connections to close.
+Sans-IO: connections are opaque keys. Call `add` and `remove` as they come and go, `measured`,
+`suspect` and `answered` as they are probed, `best` to choose, `take_move` to hear what changed, and
+`handle_timeout` at `next_timeout`; it returns the connections to close.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
-from enum import IntEnum
+from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from .path import Path, Rank, Score, Silences, is_less
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Iterator
 
     from ..transports.core.multiaddr import Multiaddr
 
@@ -23,16 +27,8 @@ CLOSE_AFTER = 30.0
 RECHECK_AFTER = 5.0
 """Seconds until a connection that was to be closed but carried a stream is looked at again."""
 
-
-class Rank(IntEnum):
-    """The kind of a path, best first."""
-
-    LAN = 0
-    DIRECT = 1
-    WEBSOCKET = 2
-    WEBRTC = 3
-    TURN = 4
-    RELAY = 5
+MAX_PLACES = 16
+"""Places whose silences are remembered: as many as a peer has addresses."""
 
 
 def rank_of(address: Multiaddr, is_on_link: Callable[[Multiaddr], bool]) -> Rank:
@@ -48,54 +44,124 @@ def rank_of(address: Multiaddr, is_on_link: Callable[[Multiaddr], bool]) -> Rank
     return Rank.WEBSOCKET if "ws" in names or "wss" in names else Rank.DIRECT
 
 
-@dataclass(slots=True)
-class _Path:
-    score: tuple[int, bool, int]
-    limited: bool
-    dialled: bool
-    close_at: float | None = None
+@dataclass(frozen=True, slots=True)
+class Move(Generic[Key]):
+    """What this side opens goes over another connection from now on; `old` may have ended."""
+
+    old: Key
+    new: Key
+    reason: str
 
 
 class Selection(Generic[Key]):
     """The connections to one peer.
 
-    The lower rank wins; of equal ones that which the lower peer id dialled, so that both sides
-    of crossed dials agree; then the older. Only what this side dialled is ever closed here.
+    The better `Path.score` wins; of equal ones that which the lower peer id dialled, so that both
+    sides of crossed dials agree; then the older. Once chosen, one stays until another has had a
+    much shorter round trip for long. Only what this side dialled is ever closed here.
     """
 
     def __init__(self, *, is_local_lower: bool) -> None:
         self._is_local_lower = is_local_lower
-        self._paths: dict[Key, _Path] = {}
+        self._paths: dict[Key, Path] = {}
+        self._leaving: set[Key] = set()
+        self._silences: OrderedDict[Hashable, Silences] = OrderedDict()
         self._added = 0
         self._best: Key | None = None
         self._best_unlimited: Key | None = None
+        self._move: Move[Key] | None = None
 
     def __len__(self) -> int:
         return len(self._paths)
 
-    def add(self, key: Key, rank: Rank, *, dialled: bool, limited: bool, now: float) -> None:
-        """Add a connection."""
+    def __iter__(self) -> Iterator[Key]:
+        return iter(tuple(self._paths))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no connection is left, not even one that was told to close."""
+        return not self._paths and not self._leaving
+
+    def path(self, key: Key) -> Path | None:
+        """Return how a connection does, unless it was removed."""
+        return self._paths.get(key)
+
+    def add(
+        self,
+        key: Key,
+        rank: Rank,
+        *,
+        dialled: bool,
+        limited: bool,
+        now: float,
+        place: Hashable = None,
+    ) -> None:
+        """Add a connection; `place` is where it leads, as far as its silences are concerned."""
         self._added += 1
-        score = (int(rank), dialled is not self._is_local_lower, self._added)
-        self._paths[key] = _Path(score, limited, dialled)
-        self._choose(now)
+        self._paths[key] = Path(
+            rank,
+            self._silences_of(key if place is None else place),
+            limited=limited,
+            dialled=dialled,
+            is_preferred=dialled is self._is_local_lower,
+            number=self._added,
+        )
+        self._choose(now, added=key)
 
     def remove(self, key: Key, now: float) -> None:
         """Remove a connection that has ended; harmless twice."""
+        self._leaving.discard(key)
         if self._paths.pop(key, None) is not None:
+            self._choose(now)
+
+    def suspect(self, key: Key, now: float) -> None:
+        """Note that a connection does not answer."""
+        if path := self._paths.get(key):
+            path.suspect(now)
+            self._choose(now)
+
+    def answered(self, key: Key, now: float) -> None:
+        """Note that a connection answers again."""
+        if path := self._paths.get(key):
+            path.answered()
+            self._choose(now)
+
+    def measured(self, key: Key, now: float, rtt: float, loss: float | None = None) -> None:
+        """Take a round trip, in seconds, and the share of packets lost if it can be told."""
+        if path := self._paths.get(key):
+            path.measured(now, rtt, loss, self._next_rtt(path, now))
             self._choose(now)
 
     def best(self, *, allow_limited: bool = True) -> Key | None:
         """Return the connection for what this side opens, or None."""
         return self._best if allow_limited else self._best_unlimited
 
-    def next_timeout(self) -> float | None:
+    def would_gain(self, rank: Rank, place: Hashable, now: float) -> bool:
+        """Say whether a new path of that kind to that place would be better than the best one."""
+        best = None if self._best is None else self._paths.get(self._best)
+        if best is None:
+            return True
+        silences = self._silences.get(place)
+        comes_and_goes = silences is not None and now < silences.last_until
+        new = Score(is_suspect=False, comes_and_goes=comes_and_goes, is_demoted=False, rank=rank)
+        return new < best.score(now)
+
+    def take_move(self) -> Move[Key] | None:
+        """Return the move since the last call, if there was one."""
+        move, self._move = self._move, None
+        return move
+
+    def next_timeout(self, now: float) -> float | None:
         """Return when `handle_timeout` has something to decide."""
-        times = [path.close_at for path in self._paths.values() if path.close_at is not None]
-        return min(times, default=None)
+        if len(self._paths) < 2:
+            return None
+        times = [path.changes_at(now) for path in self._paths.values()]
+        times += [path.close_at for path in self._paths.values() if path.close_at is not None]
+        return None if (due := min(times)) == inf else due
 
     def handle_timeout(self, now: float, is_busy: Callable[[Key], bool]) -> list[Key]:
         """Return, once each, the connections to close; a busy one is looked at again later."""
+        self._choose(now)
         done = []
         for key, path in self._paths.items():
             if path.close_at is None or path.close_at > now:
@@ -107,15 +173,92 @@ class Selection(Generic[Key]):
                 done.append(key)
         for key in done:
             del self._paths[key]
+            self._leaving.add(key)
         return done
 
-    def _choose(self, now: float) -> None:
-        ranked = sorted(self._paths, key=lambda key: self._paths[key].score)
-        self._best = ranked[0] if ranked else None
-        unlimited = (key for key in ranked if not self._paths[key].limited)
-        self._best_unlimited = next(unlimited, None)
+    def _silences_of(self, place: Hashable) -> Silences:
+        found = self._silences.get(place)
+        if found is None:
+            found = self._silences[place] = Silences()
+            if len(self._silences) > MAX_PLACES:
+                self._silences.popitem(last=False)
+        self._silences.move_to_end(place)
+        return found
+
+    def _next_rtt(self, path: Path, now: float) -> float | None:
+        """Return the round trip of the path that would be used if there were not this one."""
+        others = [
+            each
+            for each in self._paths.values()
+            if each is not path and not each.is_suspect and each.rank >= path.rank
+        ]
+        if not others:
+            return None
+        return min(others, key=lambda each: (each.score(now), each.number)).rtt
+
+    def _choose(self, now: float, *, added: Key | None = None) -> None:
+        before = self._best
+        self._best = self._pick(before, self._paths, added, now)
+        unlimited = [key for key, path in self._paths.items() if not path.limited]
+        self._best_unlimited = self._pick(self._best_unlimited, unlimited, added, now)
+        if before is not None and self._best is not None and self._best is not before:
+            self._note_move(before, self._best, now)
         for key, path in self._paths.items():
-            if key is self._best or not path.dialled:
+            if key is self._best or key is self._best_unlimited or not path.dialled:
                 path.close_at = None
             elif path.close_at is None:
                 path.close_at = now + CLOSE_AFTER
+
+    def _note_move(self, before: Key, after: Key, now: float) -> None:
+        first = before if self._move is None else self._move.old
+        reason = _reason(self._paths.get(before), self._paths[after], now)
+        self._move = None if first is after else Move(first, after, reason)
+
+    def _pick(
+        self,
+        current: Key | None,
+        keys: dict[Key, Path] | list[Key],
+        added: Key | None,
+        now: float,
+    ) -> Key | None:
+        paths = {key: self._paths[key] for key in keys}
+        if not paths:
+            return None
+        top = min(path.score(now) for path in paths.values())
+        equal = {key: path for key, path in paths.items() if path.score(now) == top}
+        if current is None or current not in equal:
+            return _first(equal)
+        path = equal[current]
+        if added in equal and equal[added].is_preferred and not path.is_preferred:
+            # Crossed dials: the other side moves to it, too.
+            return added
+        better = {key: each for key, each in equal.items() if each.has_been_better(now, path.rtt)}
+        return _first(better) if better else current
+
+
+def _first(paths: dict[Key, Path]) -> Key:
+    """Return the connection with the shortest round trip, or, of those as short, the preferred."""
+    known = [path.rtt for path in paths.values() if path.rtt is not None]
+    shortest = min(known, default=inf)
+    near = {
+        key: path
+        for key, path in paths.items()
+        if path.rtt is None or not is_less(shortest, path.rtt)
+    }
+    return min(near, key=lambda key: (not near[key].is_preferred, near[key].number))
+
+
+def _reason(old: Path | None, new: Path, now: float) -> str:
+    """Return why this side moves from one path to the other."""
+    if old is None:
+        return "the path before has ended"
+    was, then = old.score(now), new.score(now)
+    if was.is_suspect:
+        return "the path before does not answer"
+    if was.comes_and_goes and not then.comes_and_goes:
+        return "the path before comes and goes"
+    if was.is_demoted and not then.is_demoted:
+        return "the path before is lossy or far"
+    if was == then:
+        return "its round trip is shorter" if new.rtt is not None else "the peer prefers it"
+    return "it is a better kind of path"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
@@ -28,7 +29,7 @@ from ..transports.core.errors import (
 )
 from ..transports.core.interfaces import Priority, Side
 from ..transports.core.multiaddr import Component, Multiaddr
-from .dialing import Dial, explain
+from .dialing import Dial, Target, explain
 from .entries import Entry, Fullness
 from .events import (
     ConnectionEnded,
@@ -46,12 +47,14 @@ from .limits import (
     Evicted,
     Standing,
 )
+from .paths import Paths
 from .prefixes import Doorway, prefix_of
 from .refusals import RefusalDigest
-from .selection import Selection, rank_of
+from .selection import rank_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from anyio.abc import TaskGroup
 
@@ -59,13 +62,12 @@ if TYPE_CHECKING:
     from ..transports.core.interfaces import Connection, Transport
     from ..transports.core.peer_id import PeerId
     from .config import NodeConfig
-    from .dialing import Target
     from .dialreport import DialReport
     from .events import NodeEvent
     from .limits import TableEvent
     from .links import Links
+    from .path import Rank
     from .peerstore import PeerStore
-    from .selection import Rank
 
 MAX_REPORTS = 256
 """Reports of dials that are kept, each of some KiB."""
@@ -120,7 +122,16 @@ class Swarm:
         self._tasks: TaskGroup | None = None
         self._entries: dict[Connection, Entry] = {}
         self._by_address: dict[Multiaddr, Entry] = {}
-        self._selections: dict[PeerId, Selection[Entry]] = {}
+        self.paths = Paths(
+            peer_id,
+            rank_of=self.rank_of,
+            can_dial=self._can_dial,
+            peers=peers,
+            publish=publish,
+            dial=self._look,
+            close=self._give_up,
+            is_wanted=lambda peer: standing(peer) is Standing.KEPT,
+        )
         self._dials: dict[Hashable, Dial] = {}
         self.reports: OrderedDict[PeerId | None, DialReport] = OrderedDict()
         """The last dial to each peer, the newest last; None is whoever was not known to the end."""
@@ -169,16 +180,14 @@ class Swarm:
 
     def best(self, peer: PeerId, *, allow_limited: bool = True) -> Connection | None:
         """Return the connection for what this side opens, if there is one."""
-        selection = self._selections.get(peer)
-        if selection is None:
-            return None
-        entry = selection.best(allow_limited=allow_limited)
+        entry = self.paths.best(peer, allow_limited=allow_limited)
         return None if entry is None else entry.connection
 
     def start(self, tasks: TaskGroup) -> None:
         """Start to take and make connections, each of which runs in `tasks`."""
         self._tasks = tasks
         tasks.start_soon(self._prune)
+        tasks.start_soon(self.paths.run)
 
     async def stop(self) -> None:
         """Take and make no more connections; flush and close the ones that stand."""
@@ -197,12 +206,14 @@ class Swarm:
         side: Side = Side.DIALER,
         fresh: bool = False,
         is_quiet: bool = False,
+        is_extra: bool = False,
         priority: Priority = Priority.MEDIUM,
     ) -> Connection:
         """Return a connection to the target: one that stands, unless `fresh`, or a new one.
 
         While the table is full a dial waits for a place, the more urgent first. A failure is an
-        event, too, unless all who wait for it are quiet. Raises DialError,
+        event, too, unless all who wait for it are quiet; an extra one beside a connection that
+        stands, with `fresh`, concerns neither the link nor the last report. Raises DialError,
         NoTransport, LimitExceeded.
         """
         if target.peer == self._peer_id:
@@ -219,8 +230,19 @@ class Swarm:
             dial = self._start_dial(key, target, side, priority)
         dial.add(target.addresses, self.rank_of)
         dial.is_quiet = dial.is_quiet and is_quiet
+        dial.is_extra = is_extra
         self._table.hurry_dial(dial, priority)
         return await dial.wait()
+
+    def attend(self, connection: Connection) -> AbstractContextManager[object]:
+        """Have it noticed at once if a connection does not answer, as long as the context lasts."""
+        entry = self._entries.get(connection)
+        return nullcontext() if entry is None or entry.is_ended else self.paths.attend(entry)
+
+    def is_suspect(self, connection: Connection) -> bool:
+        """Say whether a connection does not answer at present."""
+        entry = self._entries.get(connection)
+        return entry is not None and self.paths.is_suspect(entry)
 
     def discard(self, connection: Connection) -> None:
         """Choose a connection no more, since it takes no new streams; it ends by itself."""
@@ -317,7 +339,7 @@ class Swarm:
             self._apply(self._table.dial_ended(dial, anyio.current_time()))
 
     async def _dial(self, key: Hashable, dial: Dial, side: Side) -> None:
-        if dial.peer is not None:
+        if not dial.is_extra and dial.peer is not None:
             self._links.dialling(dial.peer)
         try:
             with dial.scope:
@@ -334,9 +356,9 @@ class Swarm:
                 del self._dials[key]
             why = "the node stops" if self._tasks is None else "nobody waits for it any more"
             dial.fail(DialError(f"the dial was cancelled: {why}"))
-            if dial.peer is not None and dial.error is not None:
+            if not dial.is_extra and dial.peer is not None and dial.error is not None:
                 self._links.dial_failed(dial.peer, dial.error)
-            if not dial.has_won:
+            if not dial.has_won and not dial.is_extra:
                 self._keep_report(dial.report(anyio.current_time()))
 
     async def _follow(self, dial: Dial, side: Side, attempts: TaskGroup) -> None:
@@ -431,25 +453,15 @@ class Swarm:
         """Enter a connection; without an entry it is one that this side has dialled."""
         assert self._tasks is not None
         peer, address = connection.remote_peer, connection.remote_addr
-        limited = connection.limit is not None
         now = anyio.current_time()
         if entry is None:
             entry = Entry(connection)
             self._table.admit(entry, peer, address, is_inbound=False, now=now)
         self._entries[connection] = entry
-        selection = self._selections.get(peer)
-        if selection is None:
-            selection = Selection(is_local_lower=self._peer_id < peer)
-            self._selections[peer] = selection
-        selection.add(
-            entry,
-            self.rank_of(address),
-            dialled=connection.side is Side.DIALER,
-            limited=limited,
-            now=now,
-        )
-        self._look_at(selection)
+        self.paths.add(entry, now)
+        self._keep(self._table.next_timeout())
         self._peers.met(peer)
+        limited = connection.limit is not None
         if not limited and (dial := self._dials.get(peer)):
             dial.finish(connection)
             self._turns[dial].set()
@@ -473,7 +485,7 @@ class Swarm:
                         connection.remote_peer, connection.remote_addr, ended.remote, why
                     )
                 )
-                self._tell_link(connection, ended)
+                self._tell_link(entry, ended)
         finally:
             # It counts against the limits until its last handler has ended.
             self._remove(entry)
@@ -491,50 +503,35 @@ class Swarm:
         peer = entry.connection.remote_peer
         for address in [each for each, held in self._by_address.items() if held is entry]:
             del self._by_address[address]
-        selection = self._selections[peer]
-        selection.remove(entry, anyio.current_time())
-        if all(each.is_ended for each in self._of(peer)):
-            del self._selections[peer]
+        if self.paths.remove(entry, anyio.current_time()):
             self._peers.parted(peer)
-        self._look_at(selection)
-
-    def _tell_link(self, connection: Connection, ended: ConnectionClosed) -> None:
-        peer = connection.remote_peer
-        if peer not in self._selections:
-            self._links.ended(peer, ended, was_dialled=connection.side is Side.DIALER)
-
-    def _look_at(self, selection: Selection[Entry]) -> None:
-        """Have a selection's deadline kept, which only several connections to a peer have."""
-        self._keep(selection.next_timeout())
         self._keep(self._table.next_timeout())
+
+    def _tell_link(self, entry: Entry, ended: ConnectionClosed) -> None:
+        connection, peer = entry.connection, entry.connection.remote_peer
+        if peer not in self.paths:
+            broke = entry.is_silent or ended.remote is None or (ended.remote and ended.code is None)
+            was_dialled = connection.side is Side.DIALER
+            self._links.ended(
+                peer, entry.reason or str(ended), broke=broke, was_dialled=was_dialled
+            )
 
     def _keep(self, deadline: float | None) -> None:
         if deadline is not None and deadline < self._sleeps_until:
             self._poke.set()
 
-    def _of(self, peer: PeerId) -> list[Entry]:
-        return [each for each in self._entries.values() if each.connection.remote_peer == peer]
-
     async def _prune(self) -> None:
         while True:
             self._poke = anyio.Event()
-            timeouts = [each.next_timeout() for each in self._selections.values()]
-            timeouts += [self._table.next_timeout(), self._refusals.next_timeout()]
+            timeouts = (self._table.next_timeout(), self._refusals.next_timeout())
             deadline = min((each for each in timeouts if each is not None), default=inf)
             self._sleeps_until = deadline
             with anyio.CancelScope(deadline=deadline) as scope:
                 await self._poke.wait()
             if scope.cancelled_caught:
                 now = anyio.current_time()
-                self._close_needless(now)
                 self._apply(self._table.handle_timeout(now))
                 self._publish_refusals(self._refusals.handle_timeout(now))
-
-    def _close_needless(self, now: float) -> None:
-        for selection in self._selections.values():
-            for entry in selection.handle_timeout(now, Entry.is_busy):
-                logger.debug("closing a needless connection to %s", entry.connection.remote_peer)
-                entry.connection.drain()
 
     def _apply(self, events: Iterable[TableEvent[Entry, Dial]]) -> None:
         """Do what the table of limits has decided."""
@@ -552,6 +549,18 @@ class Swarm:
                     self._keep_report(dial.report(anyio.current_time()))
                     self._turns[dial].set()
         self._keep(self._table.next_timeout())
+
+    def _can_dial(self, address: Multiaddr) -> bool:
+        transport = self.transport_for(address)
+        return transport is not None and transport.can_dial(address)
+
+    async def _look(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> None:
+        target = Target(peer, addresses)
+        await self.connect(target, fresh=True, is_quiet=True, is_extra=True, priority=Priority.LOW)
+
+    def _give_up(self, entry: Entry, reason: str) -> None:
+        entry.is_silent = True
+        self._end(entry, reason, is_idle=False)
 
     def _end(self, entry: Entry, reason: str, *, is_idle: bool) -> None:
         logger.debug("ending the connection to %s: %s", entry.connection.remote_peer, reason)

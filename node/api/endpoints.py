@@ -209,6 +209,8 @@ def _connection(node: Node, connection: Connection) -> dict[str, Json]:
         "side": connection.side.name.lower(),
         "rank": node.rank_of(connection).name.lower(),
         "limited": connection.limit is not None,
+        "used": node.is_used(connection),
+        "suspect": node.is_suspect(connection),
         "age_seconds": round(loop_clock()() - counts.opened_at, 3),
         "rtt_ms": None if rtt is None else round(rtt * 1e3, 4),
         "bytes_sent": counts.bytes_sent,

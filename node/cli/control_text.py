@@ -116,10 +116,13 @@ def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
     ]
 
 
+_MARKS = ("limited", "suspect")
+
+
 def _connection(connection: Told) -> tuple[str, ...]:
     rtt = connection["rtt_ms"]
     return (
-        f"{connection['rank']}{', limited' if connection['limited'] else ''}",
+        ", ".join([connection["rank"], *(each for each in _MARKS if connection[each])]),
         connection["side"],
         "-" if rtt is None else f"{rtt:.3g} ms",
         f"sent {format_size(connection['bytes_sent'])}",

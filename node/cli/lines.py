@@ -17,6 +17,7 @@ from ..events import (
     LinkChanged,
     Listening,
     MulticastUnavailable,
+    PathChanged,
     PeerFound,
     PeerIdentified,
     PeerOffline,
@@ -113,6 +114,8 @@ def _of_link(event: NodeEvent) -> str | None:
             return f"reconnecting to {peer}: {reason}"
         case LinkChanged(peer=peer, reason=reason):
             return f"gave up on {peer}: {reason}"
+        case PathChanged(peer=peer, address=address, reason=reason):
+            return f"{peer} is reached at {address} now: {reason}"
         case PeerOnline(peer=peer):
             return f"{peer} is online"
         case PeerOffline(peer=peer, reason=reason):

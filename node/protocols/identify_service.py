@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ...transports.core.interfaces import Connection, Stream
     from ...transports.core.keys import PrivateKey
     from ...transports.core.multiaddr import Multiaddr
+    from ...transports.core.peer_id import PeerId
     from ..events import NodeEvent
     from ..peerstore import PeerStore
     from .identify import Verified
@@ -61,6 +62,7 @@ class Identify:
         peers: PeerStore,
         publish: Callable[[NodeEvent], None],
         is_on_link: Callable[[Multiaddr], bool],
+        learnt: Callable[[PeerId], None] = lambda _: None,
     ) -> None:
         self._key = key
         self._is_on_link = is_on_link
@@ -69,6 +71,7 @@ class Identify:
         self._connections = connections
         self._peers = peers
         self._publish = publish
+        self._learnt = learnt
         self._said: tuple[tuple[Multiaddr, ...], tuple[str, ...]] | None = None
         self._message = b""
         self._seq = 0
@@ -164,6 +167,7 @@ class Identify:
         believed = believable(news.addresses, connection.remote_addr, self._is_on_link)
         if believed:
             self._peers.set_addresses(peer, believed, seq=news.record_seq)
+            self._learnt(peer)
         # A push tells only what has changed; what the connection's end made void stays so.
         if (message.protocols or not is_push) and connection in self._connections():
             self._peers.set_protocols(peer, message.protocols, agent=message.agent_version)

@@ -276,6 +276,8 @@ def test_a_peers_text_steers_no_terminal():
         "side": "dialer",
         "rank": "relay",
         "limited": True,
+        "used": True,
+        "suspect": True,
         "age_seconds": 61.0,
         "rtt_ms": None,
         "bytes_sent": 10,
@@ -292,7 +294,9 @@ def test_a_peers_text_steers_no_terminal():
     lines = peers_lines(found, now=120.0)
     assert all(line.isprintable() for line in lines)
     assert all(len(line) <= 500 for line in lines)
-    assert lines[3].startswith("  relay, limited  dialer  -  sent 10 B  received 2 MB  for 1 min  ")
+    assert lines[3].startswith(
+        "  relay, limited, suspect  dialer  -  sent 10 B  received 2 MB  for 1 min  "
+    )
     assert "seen 2 min ago" in lines[7]
     assert lines[-1] == "  and 2 more"
     status = {

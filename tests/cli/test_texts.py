@@ -24,6 +24,7 @@ from isthmus.node.events import (
     LinkChanged,
     Listening,
     MulticastUnavailable,
+    PathChanged,
     PeerFound,
     PeerIdentified,
     PeerOffline,
@@ -130,6 +131,10 @@ def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
             f"reconnecting to {PEER}: it broke",
         ),
         (LinkChanged(PEER, LinkState.FAILED, HOSTILE), f"gave up on {PEER}: a[2Jb cdefg"),
+        (
+            PathChanged(PEER, ADDRESS, ADDRESS, "the path before has ended"),
+            f"{PEER} is reached at {ADDRESS} now: the path before has ended",
+        ),
         (PeerOnline(PEER), f"{PEER} is online"),
         (PeerOffline(PEER, "it broke"), f"{PEER} is offline: it broke"),
         (

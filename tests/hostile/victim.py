@@ -166,7 +166,7 @@ class Victim:
         tasks = len(anyio.get_running_tasks())
         counts = {
             "connections": len(node._swarm._entries) - 1,
-            "peers": len(node._swarm._selections) - 1,
+            "peers": len(node._swarm.paths) - 1,
             "identified": len(node._identify._told) - 1,
             "budgeted": len(budget._holders) - 1,
             "upgrades": self.listener.pending,

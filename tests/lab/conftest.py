@@ -68,12 +68,12 @@ COMMAND = (sys.executable, "-m", "isthmus")
 class Program:
     """A program of a host: what it wrote, line by line, and when it was started."""
 
-    def __init__(self, lab, host, *arguments, directory):
+    def __init__(self, lab, host, command, *, directory):
         environment = {**os.environ, "ISTHMUS_DATA_DIR": str(directory), "PYTHONWARNINGS": "error"}
         self.lab = lab
         self.started = time.time()
         self._process = host.popen(
-            [*COMMAND, *arguments],
+            command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -124,12 +124,16 @@ def start(lab, tmp_path):
     running = []
 
     def start(host, *arguments, command="run", json_lines=True):
-        directory = tmp_path / f"{host.name}-{len(running)}"
         more = ("--json",) if json_lines else ()
-        program = Program(lab, host, command, *arguments, *more, directory=directory)
+        return start_program(host, [*COMMAND, command, *arguments, *more])
+
+    def start_program(host, command):
+        directory = tmp_path / f"{host.name}-{len(running)}"
+        program = Program(lab, host, command, directory=directory)
         running.append(program)
         return program
 
+    start.program = start_program
     yield start
     for program in running:
         program._process.kill()

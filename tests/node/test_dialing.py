@@ -7,7 +7,7 @@ import errno
 import pytest
 from isthmus.node.dialing import Dial, Target, explain, failed_attempt, parse_target
 from isthmus.node.dialreport import Outcome
-from isthmus.node.selection import Rank
+from isthmus.node.path import Rank
 from isthmus.transports.core.errors import (
     AddressError,
     DialError,

@@ -15,7 +15,7 @@ from isthmus.node.dialplan import (
     STAGGER,
     DialPlan,
 )
-from isthmus.node.selection import Rank
+from isthmus.node.path import Rank
 from isthmus.transports.core.multiaddr import Multiaddr
 
 BEGAN = 100.0

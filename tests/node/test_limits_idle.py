@@ -42,10 +42,8 @@ async def test_an_idle_connection_ends_and_the_next_stream_makes_another():
         assert await bob.request(alice.peer_id, "/echo/1", b"once") == b"once"
         ended = await until(events, ConnectionEnded)
         assert 600 <= anyio.current_time() - started <= 600 * 1.25 + 1
-        assert (ended.remote, "limits.idle_timeout" in ended.reason) in (
-            (False, True),
-            (True, False),
-        )
+        # Either side may be the first to find it idle.
+        assert ended.remote or "limits.idle_timeout" in ended.reason
         assert bob.connections == ()
         assert await bob.request(alice.peer_id, "/echo/1", b"again") == b"again"
 

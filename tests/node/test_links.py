@@ -13,7 +13,7 @@ from isthmus.node.events import LinkChanged, PeerOffline, PeerOnline
 from isthmus.node.link import LinkState
 from isthmus.node.links import Links
 from isthmus.node.reconnect import ReconnectPolicy
-from isthmus.transports.core.errors import AddressError, ConnectionClosed, unwrap_group
+from isthmus.transports.core.errors import AddressError, unwrap_group
 from isthmus.transports.core.keys import PrivateKey
 from isthmus.transports.core.peer_id import PeerId
 from isthmus.transports.memory.network import MemoryNetwork
@@ -218,7 +218,7 @@ async def test_links_at_rest_make_room_and_those_in_use_stay():
     for peer in peers[:4]:
         table.connected(peer, "")
     assert len(table) == 4
-    table.ended(peers[1], ConnectionClosed(remote=True, code=0), was_dialled=True)
+    table.ended(peers[1], "it has left", broke=False, was_dialled=True)
     table.keep(peers[0])
     table.connected(peers[4], "")
     assert [link.peer for link in table] == [peers[2], peers[3], peers[0], peers[4]]

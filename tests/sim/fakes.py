@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class FakeConnection:
-    """Stands until it is closed; `streams` is how many are said to be open."""
+    """Stands until it is closed; `streams` is how many are said to be open.
+
+    A probe says `rtt`, and nothing while `is_silent`; `fail` ends it as `closed` says.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,12 @@ class FakeConnection:
         self.channel_binding = ChannelBinding("noise", b"")
         self.limit: Limit | None = None
         self.streams = 0
+        self.rtt = 0.0
+        self._speaks = anyio.Event()
+        self._speaks.set()
+        self.probes = 0
+        self.last_received_at = 0.0
+        self.closed = ConnectionClosed(remote=False)
         self.is_drained = False
         self.is_closed = False
         self.code: int | None = None
@@ -47,6 +56,19 @@ class FakeConnection:
     def fail(self) -> None:
         """End as if the path had failed."""
         self._ended.set()
+        self._speaks.set()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether probes are not answered."""
+        return not self._speaks.is_set()
+
+    @is_silent.setter
+    def is_silent(self, value: bool) -> None:
+        if value:
+            self._speaks = anyio.Event()
+        else:
+            self._speaks.set()
 
     async def open_stream(self, *, priority: Priority = Priority.MEDIUM) -> Stream:
         raise ConnectionClosed(remote=False)
@@ -69,24 +91,34 @@ class FakeConnection:
         raise await self.wait_closed()
 
     async def probe(self) -> float:
-        return 0.0
+        self.probes += 1
+        await anyio.lowlevel.checkpoint()
+        await self._speaks.wait()
+        if self._ended.is_set():
+            raise self.closed
+        self.last_received_at = anyio.current_time()
+        return self.rtt
 
     def drain(self) -> None:
         self.is_drained = True
         self._ended.set()
+        self._speaks.set()
 
     async def aclose(self, *, code: int = 0) -> None:
         await anyio.lowlevel.checkpoint()
         self.is_closed = True
         self.code = code
         self._ended.set()
+        self._speaks.set()
 
     async def wait_closed(self) -> ConnectionClosed:
         await self._ended.wait()
-        return ConnectionClosed(remote=False)
+        return self.closed
 
     def statistics(self) -> ConnectionStatistics:
-        return ConnectionStatistics(0, 0, None, None, None, self.streams, 0, 0.0, 0.0)
+        return ConnectionStatistics(
+            0, 0, self.rtt or None, None, None, self.streams, 0, 0.0, self.last_received_at
+        )
 
 
 class FakeTransport:

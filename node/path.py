@@ -1,0 +1,163 @@
+"""One of several ways to a peer: what it is worth, and for how long.
+
+Sans-IO. `score` is the one place that says which of two paths is better.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from math import inf
+from typing import NamedTuple
+
+MAX_LOSS = 0.10
+"""The share of packets lost from which a path loses its class."""
+
+FAR = 5.0
+"""How many times the round trip of the next path its own must be for the same."""
+
+BAD_FOR = 5.0
+"""Seconds for which it must be so: a burst is over before a move would have paid."""
+
+GOOD_FOR = 30.0
+"""Seconds for which it must have been good to have its class again."""
+
+LESS = 0.20
+MIN_LESS = 0.005
+"""The share, and the seconds, by which a round trip must be shorter to count as better."""
+
+BETTER_FOR = 30.0
+"""Seconds for which a path of the same worth must be better to be moved to."""
+
+MEMORY = 300.0
+"""Seconds in which a path that falls silent a second time is one that comes and goes."""
+
+LAST_FOR = 300.0
+"""Seconds for which such a path ranks last."""
+
+
+def is_less(rtt: float, other: float) -> bool:
+    """Say whether a round trip is shorter than another one by what counts."""
+    return other - rtt > max(MIN_LESS, LESS * other)
+
+
+class Rank(IntEnum):
+    """The kind of a path, best first."""
+
+    LAN = 0
+    DIRECT = 1
+    WEBSOCKET = 2
+    WEBRTC = 3
+    TURN = 4
+    RELAY = 5
+
+
+class Score(NamedTuple):
+    """What a path is worth, the least first; equal ones are told apart by their round trips."""
+
+    is_suspect: bool
+    comes_and_goes: bool
+    is_demoted: bool
+    rank: Rank
+
+
+class Silences:
+    """When the paths to one place fell silent; it outlives the connections there."""
+
+    __slots__ = ("_last", "last_until")
+
+    def __init__(self) -> None:
+        self._last = -inf
+        self.last_until = -inf
+        """Until when a path to there ranks last."""
+
+    def add(self, now: float) -> None:
+        """Note one more."""
+        if now - self._last < MEMORY:
+            self.last_until = now + LAST_FOR
+        self._last = now
+
+
+class Path:
+    """How one connection does; `is_preferred` is what both sides of crossed dials agree on."""
+
+    __slots__ = (
+        "_bad_since",
+        "_better_since",
+        "_good_since",
+        "_silences",
+        "close_at",
+        "dialled",
+        "is_demoted",
+        "is_preferred",
+        "is_suspect",
+        "limited",
+        "number",
+        "rank",
+        "rtt",
+    )
+
+    def __init__(
+        self,
+        rank: Rank,
+        silences: Silences,
+        *,
+        limited: bool,
+        dialled: bool,
+        is_preferred: bool,
+        number: int,
+    ) -> None:
+        self.rank = rank
+        self.limited = limited
+        self.dialled = dialled
+        self.is_preferred = is_preferred
+        self.number = number
+        self.rtt: float | None = None
+        self.is_suspect = False
+        self.is_demoted = False
+        self.close_at: float | None = None
+        self._silences = silences
+        self._bad_since: float | None = None
+        self._good_since: float | None = None
+        self._better_since: float | None = None
+
+    def score(self, now: float) -> Score:
+        """Return what it is worth now."""
+        return Score(self.is_suspect, now < self._silences.last_until, self.is_demoted, self.rank)
+
+    def changes_at(self, now: float) -> float:
+        """When its score changes though nothing happens; infinite if never."""
+        until = self._silences.last_until
+        return until if now < until else inf
+
+    def suspect(self, now: float) -> None:
+        """Note that it does not answer."""
+        if not self.is_suspect:
+            self.is_suspect = True
+            self._silences.add(now)
+
+    def answered(self) -> None:
+        """Note that it answers again."""
+        self.is_suspect = False
+
+    def measured(self, now: float, rtt: float, loss: float | None, next_rtt: float | None) -> None:
+        """Take a round trip in seconds, the share lost, and the round trip of the next path."""
+        self.rtt = rtt
+        lossy = loss is not None and loss > MAX_LOSS
+        far = next_rtt is not None and rtt > FAR * next_rtt and rtt > next_rtt + MIN_LESS
+        if lossy or far:
+            self._good_since = None
+            self._bad_since = now if self._bad_since is None else self._bad_since
+            self.is_demoted = self.is_demoted or now - self._bad_since >= BAD_FOR
+        else:
+            self._bad_since = None
+            self._good_since = now if self._good_since is None else self._good_since
+            self.is_demoted = self.is_demoted and now - self._good_since < GOOD_FOR
+
+    def has_been_better(self, now: float, rtt: float | None) -> bool:
+        """Say whether it has been better than a path with that round trip for long enough."""
+        if rtt is None or self.rtt is None or not is_less(self.rtt, rtt):
+            self._better_since = None
+            return False
+        if self._better_since is None:
+            self._better_since = now
+        return now - self._better_since >= BETTER_FOR
