@@ -90,13 +90,17 @@ class Pulse:
         if not self._attention and not self.is_suspect:
             self._next = now + self._idle_interval
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether it is probed now and then though nobody waits."""
+        return self._idle_interval != inf
+
     def compare(self, now: float, *, is_one_of_several: bool) -> None:
         """Have it probed now and then, since there are other paths to compare it with, or not."""
-        before, self._idle_interval = (
-            self._idle_interval,
-            IDLE_INTERVAL if is_one_of_several else inf,
-        )
-        if before != self._idle_interval and not self._attention and not self.is_suspect:
+        if self.is_compared is is_one_of_several:
+            return
+        self._idle_interval = IDLE_INTERVAL if is_one_of_several else inf
+        if not self._attention and not self.is_suspect:
             self._next = now if is_one_of_several else inf
 
     def next_timeout(self) -> float:

@@ -183,7 +183,9 @@ class Paths:
         return pulse
 
     def _watch(self, entry: Entry, pulse: Pulse) -> None:
-        if not entry.is_ended:
+        if pulse.is_needless or entry.is_ended:
+            self._beating.pop(entry, None)
+        else:
             self._beating[entry] = pulse
             self._keep(pulse.next_timeout())
 
@@ -230,9 +232,7 @@ class Paths:
 
     def _look_at(self, peer: PeerId, selection: Selection[Entry], now: float) -> None:
         """Do what follows from a change of the paths to a peer."""
-        is_one_of_several = len(selection) > 1
-        if is_one_of_several or peer in self._several:
-            self._compare(peer, selection, now, is_one_of_several=is_one_of_several)
+        self._compare(peer, selection, now)
         move = selection.take_move()
         if move is None:
             return
@@ -245,19 +245,17 @@ class Paths:
             self._upgrades.forget(peer)
         self._keep(self._upgrades.next_timeout())
 
-    def _compare(
-        self, peer: PeerId, selection: Selection[Entry], now: float, *, is_one_of_several: bool
-    ) -> None:
+    def _compare(self, peer: PeerId, selection: Selection[Entry], now: float) -> None:
+        """Have the paths to a peer probed now and then while there are several."""
+        is_one_of_several = len(selection) > 1
+        if not is_one_of_several and self._several.pop(peer, None) is None:
+            return
         if is_one_of_several:
             self._several[peer] = selection
-        else:
-            del self._several[peer]
         for entry in selection:
             pulse = self._pulse(entry)
-            pulse.compare(now, is_one_of_several=is_one_of_several)
-            if pulse.is_needless:
-                self._beating.pop(entry, None)
-            else:
+            if pulse.is_compared is not is_one_of_several:
+                pulse.compare(now, is_one_of_several=is_one_of_several)
                 self._watch(entry, pulse)
         due = selection.next_timeout(now)
         self._keep(inf if due is None else due)

@@ -136,6 +136,7 @@ class Router:
                     await self._serve_stream(stream, table, upkeep)
                 finally:
                     streams.leave(peer)
+                del stream  # or what it held would stay until the next one comes
 
         await work(stays=True)
 

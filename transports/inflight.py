@@ -11,7 +11,6 @@ answer; `room` says how much more may be written.
 
 from __future__ import annotations
 
-from collections import deque
 from math import inf
 
 # Four of the smallest records; with less, bulk would stall between markers.
@@ -97,8 +96,8 @@ class InFlightLimit:
         self._acknowledged_at = 0.0
         self._acknowledged_sent_at = 0.0
         self._marked = 0
-        self._markers: deque[_Marker] = deque()
-        self._rates: deque[tuple[float, float]] = deque()
+        self._markers: list[_Marker] = []  # few: a deque would take more
+        self._rates: list[tuple[float, float]] = []
         self._limit = inf
         self._starting = True
         # Once this many bytes are acknowledged, a whole round trip has been measured.
@@ -198,7 +197,7 @@ class InFlightLimit:
         """Take the answer to a marker, and with it those of all markers before it."""
         if not any(marker.value == value for marker in self._markers):
             return
-        while (marker := self._markers.popleft()).value != value:
+        while (marker := self._markers.pop(0)).value != value:
             pass
         acknowledged = marker.written - self._acknowledged
         self._acknowledged = marker.written
@@ -235,7 +234,7 @@ class InFlightLimit:
         A peer that has answered none at all is not limited.
         """
         while self._markers and now >= self._markers[0].sent_at + self._marker_timeout():
-            marker = self._markers.popleft()
+            marker = self._markers.pop(0)
             self._acknowledged = max(self._acknowledged, marker.written)
             self._acknowledged_at = now
             self._marked = self._written - MAX_MARKER_DISTANCE
@@ -302,7 +301,7 @@ class InFlightLimit:
         rates.append((now, rate))
         horizon = now - RATE_WINDOW * max(rtt, self.min_rtt or rtt)
         while rates[0][0] < horizon:
-            rates.popleft()
+            rates.pop(0)
         self.rate = rates[0][1]
 
     def _watch_queue(self, marker: _Marker, rtt: float, now: float) -> None:

@@ -6,8 +6,6 @@ to send, `next` to choose, then `charge` for the frame it sent; `leave` when it 
 
 from __future__ import annotations
 
-from collections import deque
-
 from .core.interfaces import Priority
 
 # Frames a class may send before the classes below it get theirs; the ratios are those of W3C's
@@ -41,8 +39,9 @@ class _Class:
         self.deficit = quantum
         self.ready = 0
         self.in_a_row = 0
-        self.new: deque[Flow] = deque()
-        self.old: deque[Flow] = deque()
+        # Lists, since an empty deque takes ten times as much, and a connection has eight of them.
+        self.new: list[Flow] = []
+        self.old: list[Flow] = []
 
     def head(self) -> Flow:
         """The flow to serve; some flow must be ready."""
@@ -54,17 +53,17 @@ class _Class:
         """Drop flows that ran dry when their turn comes, by way of the old list (RFC 8290, 4.2)."""
         new, old = self.new, self.old
         while new and not new[0].is_ready:
-            old.append(new.popleft())
+            old.append(new.pop(0))
         while old and not old[0].is_ready:
-            old.popleft().is_listed = False
+            old.pop(0).is_listed = False
 
     def rotate(self, flow: Flow) -> None:
         """Let the head, which has just sent, queue up behind the others."""
         if self.new and self.new[0] is flow:
-            self.old.append(self.new.popleft())
+            self.old.append(self.new.pop(0))
             self.in_a_row += 1
         else:
-            self.old.rotate(-1)
+            self.old.append(self.old.pop(0))
             self.in_a_row = 0
         self.trim()
 

@@ -10,6 +10,7 @@ import asyncio
 from typing import Protocol
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 
 class Wakeup(Protocol):
@@ -77,6 +78,28 @@ class Waiters:
         for wakeup in self._waiting:
             wakeup.set()
         self._waiting.clear()
+
+
+class Flag:
+    """Set once; anybody may wait. Until somebody does, it takes a tenth of what an event takes."""
+
+    __slots__ = ("_waiters", "is_set")
+
+    def __init__(self) -> None:
+        self._waiters = Waiters()
+        self.is_set = False
+
+    def set(self) -> None:
+        """Let everybody go on, now and later; harmless twice."""
+        self.is_set = True
+        self._waiters.wake_all()
+
+    async def wait(self) -> None:
+        """Wait until `set` was called."""
+        if self.is_set:
+            await checkpoint()
+        else:
+            await self._waiters.wait()
 
 
 def new_wakeup() -> Wakeup:

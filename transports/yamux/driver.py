@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from ..core.errors import ConnectionClosed, LimitExceeded, P2PError, unwrap_group
 from ..core.interfaces import ConnectionStatistics, Priority
 from ..sockets import FastStream, is_asyncio
-from ..wakeup import Waiters, new_wakeup
+from ..wakeup import Flag, Waiters, new_wakeup
 from .events import (
     DataReceived,
     GoAwayReceived,
@@ -100,7 +99,7 @@ class YamuxConnection:
         self._opened_at = clock()
         self._bytes_sent = 0
         self._bytes_received = 0
-        self._incoming: deque[YamuxStream] = deque()
+        self._incoming: list[YamuxStream] = []
         self._accept_waiters = Waiters()
         self._open_waiters = Waiters()
         self._round_trips = RoundTrips()
@@ -117,8 +116,8 @@ class YamuxConnection:
         self._is_running = False
         self._reading = anyio.CancelScope()
         self._closed: ConnectionClosed | None = None
-        self._ended = anyio.Event()
-        self._finished = anyio.Event()
+        self._ended = Flag()
+        self._finished = Flag()
         self._broken: Exception | None = None  # why nothing more can be sent
         if budget is not None:
             budget.join(self, lambda: machine.unread_bytes)
@@ -176,7 +175,7 @@ class YamuxConnection:
             if self._closed is not None:
                 raise self._closed
             await self._accept_waiters.wait()
-        stream = self._incoming.popleft()
+        stream = self._incoming.pop(0)
         self.machine.accept(stream.state, self.clock())
         self._keep_deadline()
         return stream
@@ -557,7 +556,7 @@ class YamuxConnection:
         self._closed = closed
         self.dispatch(self.machine.receive_eof(remote=closed.remote))
         # What the peer has finished can still be accepted and read.
-        self._incoming = deque(each for each in self._incoming if each.state.remote_fin)
+        self._incoming = [each for each in self._incoming if each.state.remote_fin]
         self._accept_waiters.wake_all()
         self._open_waiters.wake_all()
         self._round_trips.end()

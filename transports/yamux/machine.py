@@ -8,7 +8,6 @@ dead: it sends its go-away and nothing else.
 
 from __future__ import annotations
 
-from collections import deque
 from math import inf
 from typing import cast
 
@@ -91,7 +90,7 @@ class YamuxMachine:
         self._go_away: int | None = None
         self._go_away_sent = False
         self._dead = False
-        self._control: deque[bytes] = deque()
+        self._control: list[bytes] = []  # at most MAX_CONTROL: a deque would take more
         self._announce: dict[StreamState, int] = {}
         self._acks: dict[StreamState, float] = {}  # until when each waits for data
         self._events: list[Event] = []
@@ -370,7 +369,7 @@ class YamuxMachine:
         """Pongs and resets, then window updates and flags that have no data to ride on."""
         size = 0
         while self._control and size + HEADER_SIZE <= room:
-            parts.append(self._control.popleft())
+            parts.append(self._control.pop(0))
             size += HEADER_SIZE
         while self._announce and size + 2 * HEADER_SIZE <= room:
             stream = next(iter(self._announce))
