@@ -36,8 +36,11 @@ class KeptPeer:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkChange:
-    """What became of the link to a peer, why, and when, in seconds since 1970."""
+class StoredChange:
+    """A change of a link as a file has it: another version may have known other states.
+
+    `time` is in seconds since 1970.
+    """
 
     state: str
     reason: str
@@ -50,7 +53,7 @@ class StoredLink:
 
     peer: PeerId
     first: int
-    changes: tuple[LinkChange, ...]
+    changes: tuple[StoredChange, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
