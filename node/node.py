@@ -11,6 +11,7 @@ import anyio
 
 from ..transports.core.errors import (
     AddressError,
+    ConfigError,
     ConnectionClosed,
     DialError,
     LimitExceeded,
@@ -294,12 +295,14 @@ class Node:
         It is dialled at once, again whenever it is lost, without end, and every minute where it
         has left; `PeerOnline` and `PeerOffline` tell. With a data directory the next node there
         keeps it, too. Raises AddressError if `to` does not say whose addresses these are,
-        ConfigError for the 1025th peer.
+        ConfigError for this very node and for the 1025th peer.
         """
         target = parse_target(to)
         if target.peer is None:
             raise AddressError("to keep a peer its id is needed: .../p2p/12D3KooW...")
         bare = [address.without_peer() for address in target.addresses]
+        if target.peer == self.peer_id:
+            raise ConfigError(f"{target.peer} is this very node, which needs no keeping")
         self.stores.kept.keep(target.peer, now=time.time(), addresses=bare)
         if bare:
             self.peers.add_addresses(target.peer, bare)
@@ -430,6 +433,8 @@ class Node:
         """Keep the peers that an earlier run was told to keep."""
         for kept in self.stores.kept:
             self.peers.add_addresses(kept.peer, kept.addresses)
+            if kept.peer == self.peer_id:
+                continue  # the directory has got another key since
             self._has_to_watch.set()
             self.links.keep(kept.peer)
 

@@ -70,12 +70,13 @@ class Batch:
     """What one transaction writes; what has changed most recently comes last."""
 
     peers: tuple[StoredPeer, ...] = ()
+    forgotten: tuple[PeerId, ...] = ()
     kept: tuple[KeptPeer, ...] = ()
     not_kept: tuple[PeerId, ...] = ()
     links: tuple[StoredLink, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.peers or self.kept or self.not_kept or self.links)
+        return bool(self.peers or self.forgotten or self.kept or self.not_kept or self.links)
 
 
 class StoreUnavailable(StoreError):

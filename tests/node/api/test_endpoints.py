@@ -263,6 +263,15 @@ async def test_ping_goes_over_the_nodes_own_connection(path):
 async def test_a_get_changes_nothing(path):
     gets = [each for each in ENDPOINTS if each.method == "GET" and each.path != "/v1/events"]
     async with controlled(path) as (node, client), Node() as other:
+async def test_a_node_does_not_keep_itself(path):
+    async with controlled(path) as (node, client):
+        for to in (str(node.peer_id), [str(each) for each in node.addresses]):
+            with pytest.raises(ControlError, match="is this very node, which needs no") as caught:
+                await client.post("/v1/keep", {"to": to})
+            assert (caught.value.status, caught.value.kind) == (400, "ConfigError")
+        assert len(node.links) == len(node.stores.kept) == 0
+
+
         seen = node.events()
         await other.connect(node.addresses)
         await until(seen, PeerIdentified)
