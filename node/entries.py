@@ -1,25 +1,14 @@
-"""A connection of the table, how it is used, and how full the table is."""
+"""A connection of the table, and how it is used."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .limits import Usage
 
 if TYPE_CHECKING:
     from ..transports.core.interfaces import Connection
-
-
-@dataclass(frozen=True, slots=True)
-class Fullness:
-    """How full a limit is, and the setting that moves it."""
-
-    name: str
-    used: int
-    bound: int
-    setting: str
 
 
 class Upkeep(Counter[str]):

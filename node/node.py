@@ -62,8 +62,9 @@ if TYPE_CHECKING:
     from .dialing import Destination
     from .dialreport import DialReport
     from .discovery import Discovery
-    from .entries import Entry, Fullness
+    from .entries import Entry
     from .events import EventReader, PeerIdentified
+    from .limits import Fullness
     from .link import Link
     from .router import Handler
     from .selection import Rank
@@ -300,9 +301,9 @@ class Node:
         target = parse_target(to)
         if target.peer is None:
             raise AddressError("to keep a peer its id is needed: .../p2p/12D3KooW...")
-        bare = [address.without_peer() for address in target.addresses]
         if target.peer == self.peer_id:
             raise ConfigError(f"{target.peer} is this very node, which needs no keeping")
+        bare = [address.without_peer() for address in target.addresses]
         self.stores.kept.keep(target.peer, now=time.time(), addresses=bare)
         if bare:
             self.peers.add_addresses(target.peer, bare)
@@ -432,9 +433,9 @@ class Node:
     def _resume_keeping(self) -> None:
         """Keep the peers that an earlier run was told to keep."""
         for kept in self.stores.kept:
-            self.peers.add_addresses(kept.peer, kept.addresses)
             if kept.peer == self.peer_id:
                 continue  # the directory has got another key since
+            self.peers.add_addresses(kept.peer, kept.addresses)
             self._has_to_watch.set()
             self.links.keep(kept.peer)
 

@@ -7,7 +7,7 @@ does leaves that.
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from math import inf
@@ -29,7 +29,7 @@ from ..transports.core.errors import (
 from ..transports.core.interfaces import Priority, Side
 from ..transports.core.multiaddr import Component, Multiaddr
 from .dialing import Dial, explain
-from .entries import Entry, Fullness
+from .entries import Entry
 from .events import (
     ConnectionEnded,
     ConnectionOpened,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from .dialing import Target
     from .dialreport import DialReport
     from .events import NodeEvent
-    from .limits import TableEvent
+    from .limits import Fullness, TableEvent
     from .links import Links
     from .peerstore import PeerStore
     from .selection import Rank
@@ -143,25 +143,8 @@ class Swarm:
         return self._entries.get(connection)
 
     def usage(self) -> tuple[Fullness, ...]:
-        """Return how full each limit is; of those for one peer, for the peer that uses it most."""
-        limits = self._config.limits
-        total = len(self._entries)
-        of_peers = Counter(connection.remote_peer for connection in self._entries)
-        most = max(of_peers.values(), default=0)
-        return tuple(
-            Fullness(name, used, bound, f"limits.{setting}")
-            for name, used, bound, setting in (
-                ("connections", total, limits.connections, "connections"),
-                ("inbound connections", total, limits.inbound_connections, "outbound_share"),
-                (
-                    "connections of one peer",
-                    most,
-                    limits.connections_per_peer,
-                    "connections_per_peer",
-                ),
-                ("dials under way", len(self._dials), limits.waiting_dials, "waiting_dials"),
-            )
-        )
+        """Return how full each limit is."""
+        return self._table.fullness()
 
     def transport_for(self, address: Multiaddr) -> Transport | None:
         """Return the transport that claims an address, by its last protocol."""

@@ -86,7 +86,13 @@ def test_what_people_are_shown(running, other):
         rf"running    \d+ s, as process {running.daemon.pid}, isthmus \S+", lines[2]
     )
     assert "busy       0 connections to 0 peers, 0 open streams, 0 known peers" in lines
-    assert "limits     connections              0 of 512  limits.connections" in lines
+    assert [re.sub(" {2,}", "  ", line) for line in lines[-5:]] == [
+        "limits  connections  0 of 512  limits.connections",
+        "  inbound connections of strangers  0 of 384  limits.outbound_share",
+        "  connections of one peer  0 of 4  limits.connections_per_peer",
+        "  dials under way  0 of 512  limits.connections",
+        "  dials that wait  0 of 256  limits.waiting_dials",
+    ]
     assert running("peers").out == "0 peers connected, 0 more known\n"
     events = running.start("events")
     assert events.line().endswith("; Ctrl-C ends this")

@@ -69,7 +69,7 @@ async def test_status(path):
         assert now["limits"] == [
             {"limit": "connections", "used": 2, "max": 512, "setting": "limits.connections"},
             {
-                "limit": "inbound connections",
+                "limit": "inbound connections of strangers",
                 "used": 2,
                 "max": 384,
                 "setting": "limits.outbound_share",
@@ -80,8 +80,11 @@ async def test_status(path):
                 "max": 4,
                 "setting": "limits.connections_per_peer",
             },
-            {"limit": "dials under way", "used": 0, "max": 256, "setting": "limits.waiting_dials"},
+            {"limit": "dials under way", "used": 0, "max": 510, "setting": "limits.connections"},
+            {"limit": "dials that wait", "used": 0, "max": 256, "setting": "limits.waiting_dials"},
         ]
+        # Who has dialled has as many, and none of them inbound.
+        assert [each.used for each in other.usage()] == [2, 0, 2, 0, 0]
 
 
 async def test_keep_links_and_forget(path):
@@ -260,9 +263,6 @@ async def test_ping_goes_over_the_nodes_own_connection(path):
             await client.post("/v1/ping", {"to": nowhere()})
 
 
-async def test_a_get_changes_nothing(path):
-    gets = [each for each in ENDPOINTS if each.method == "GET" and each.path != "/v1/events"]
-    async with controlled(path) as (node, client), Node() as other:
 async def test_a_node_does_not_keep_itself(path):
     async with controlled(path) as (node, client):
         for to in (str(node.peer_id), [str(each) for each in node.addresses]):
@@ -272,6 +272,9 @@ async def test_a_node_does_not_keep_itself(path):
         assert len(node.links) == len(node.stores.kept) == 0
 
 
+async def test_a_get_changes_nothing(path):
+    gets = [each for each in ENDPOINTS if each.method == "GET" and each.path != "/v1/events"]
+    async with controlled(path) as (node, client), Node() as other:
         seen = node.events()
         await other.connect(node.addresses)
         await until(seen, PeerIdentified)
@@ -354,7 +357,7 @@ async def test_a_client_that_has_gone_waits_for_no_dial(path):
 
 
 def dials(node):
-    return next(each.used for each in node.usage() if each.setting == "limits.waiting_dials")
+    return next(each.used for each in node.usage() if each.name == "dials under way")
 
 
 async def test_no_node(path):
