@@ -121,6 +121,7 @@ def test_a_connection_that_cannot_be(running):
     )
     assert "did you mean /ip4/192.0.2.7/tcp/1?" in running("connect", "192.0.2.7:1").complaint()
     assert "this very node" in running("connect", running.address).complaint()
+    assert "needs no keeping" in running("keep", id_of(running.address)).complaint()
     assert running("status").code == 0
 
 
