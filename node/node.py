@@ -26,6 +26,7 @@ from ..transports.core.peer_id import PeerId
 from .config import NodeConfig
 from .dialing import Target, parse_target
 from .events import AddressesChanged, EventHub, Listening
+from .examination import examine
 from .inbound_streams import InboundStreams
 from .interfaces import expand_wildcard
 from .limits import Standing
@@ -326,6 +327,15 @@ class Node:
         Without a peer: the last dial of an address that did not say whose it is.
         """
         return self._swarm.reports.get(peer)
+
+    async def examine(self, to: Destination, *, dial_timeout: float | None = None) -> DialReport:
+        """Dial a peer anew, also if it is connected, and return what happened at every address.
+
+        Each address has `dial_timeout` seconds, or what is configured. A peer that ends the new
+        connection at once counts as not connected; where one stood already the new one is ended.
+        Raises AddressError, and SelfDial for this very node.
+        """
+        return await examine(self._swarm, parse_target(to), dial_timeout=dial_timeout)
 
     def serve_perf(self) -> None:
         """Serve /perf/1.0.0, by which any peer may have this node send as much as it asks for."""

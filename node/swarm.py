@@ -188,14 +188,30 @@ class Swarm:
         event, too, unless all who wait for it are quiet. Raises DialError,
         NoTransport, LimitExceeded.
         """
-        if target.peer == self._peer_id:
-            raise SelfDial(f"{target.peer} is this very node")
+        self._refuse_self(target)
         if not fresh and self._standing(target, allow_limited=allow_limited):
             # A connection that was closed just now shows it within two turns of either loop.
             await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
             if standing := self._standing(target, allow_limited=allow_limited):
                 return standing
+        dial = self.dial(target, side=side, fresh=fresh, is_quiet=is_quiet, priority=priority)
+        return await dial.wait()
+
+    def dial(
+        self,
+        target: Target,
+        *,
+        side: Side = Side.DIALER,
+        fresh: bool = False,
+        is_quiet: bool = False,
+        priority: Priority = Priority.MEDIUM,
+    ) -> Dial:
+        """Return the dial to a target that is under way, unless `fresh`, or one that begins.
+
+        Its `wait` is to be awaited; see `connect`. Raises SelfDial.
+        """
+        self._refuse_self(target)
         key: Hashable = object() if fresh else target.peer or target.addresses
         dial = self._dials.get(key)
         if dial is None or dial.is_finished or dial.scope.cancel_called:
@@ -203,7 +219,7 @@ class Swarm:
         dial.add(target.addresses, self.rank_of)
         dial.is_quiet = dial.is_quiet and is_quiet
         self._table.hurry_dial(dial, priority)
-        return await dial.wait()
+        return dial
 
     def discard(self, connection: Connection) -> None:
         """Choose a connection no more, since it takes no new streams; it ends by itself."""
@@ -277,6 +293,10 @@ class Swarm:
                 return entry.connection
         return None
 
+    def _refuse_self(self, target: Target) -> None:
+        if target.peer == self._peer_id:
+            raise SelfDial(f"{target.peer} is this very node")
+
     def _start_dial(self, key: Hashable, target: Target, side: Side, priority: Priority) -> Dial:
         if self._tasks is None:
             raise LocalProtocolError("the node is not running")
@@ -340,7 +360,7 @@ class Swarm:
         # otherwise cancel the one that the other has taken.
 
     async def _attempt(self, dial: Dial, address: Multiaddr, side: Side) -> None:
-        timeout = self._config.dial_timeout
+        timeout = dial.timeout or self._config.dial_timeout
         transport = self.transport_for(address)
         dial.begin(address, anyio.current_time())
         cause: Exception | None = None

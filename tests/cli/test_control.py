@@ -243,6 +243,7 @@ def test_every_call_of_the_page_works(running, other):
         "/v1/peers",
         "/v1/events",
         "/v1/connect",
+        "/v1/dial",
         "/v1/disconnect",
         "/v1/ping",
         "/v1/links",
