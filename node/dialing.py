@@ -81,6 +81,8 @@ class Dial:
         self.changed = anyio.Event()
         self.attempts: list[FailedAttempt] = []
         self.steps: dict[Multiaddr, DialStep] = {}
+        self.timeout: float | None = None
+        """Seconds for each address, where it is not to be what the node has set."""
         self.is_quiet = True
         """Whether nobody who waits wants to see an event of its failure."""
         self.is_extra = False

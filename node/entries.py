@@ -1,9 +1,8 @@
-"""A connection of the table, how it is used, and how full the table is."""
+"""A connection of the table, and how it is used."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .limits import Usage
@@ -11,16 +10,6 @@ from .limits import Usage
 if TYPE_CHECKING:
     from ..transports.core.interfaces import Connection
     from .liveness import Pulse
-
-
-@dataclass(frozen=True, slots=True)
-class Fullness:
-    """How full a limit is, and the setting that moves it."""
-
-    name: str
-    used: int
-    bound: int
-    setting: str
 
 
 class Upkeep(Counter[str]):

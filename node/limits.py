@@ -72,6 +72,16 @@ class Usage(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Fullness:
+    """How full a limit is, and the setting that moves it."""
+
+    name: str
+    used: int
+    bound: int
+    setting: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evicted(Generic[Key]):
     """A connection makes room: close it, and tell its peer that it was not wanted any longer."""
 
@@ -199,6 +209,34 @@ class ConnectionTable(Generic[Key, Ticket]):
     def waiting(self) -> int:
         """Dials that wait for a place."""
         return len(self._waiting)
+
+    def fullness(self) -> tuple[Fullness, ...]:
+        """Return how full each limit is; of that for one peer, for the peer that uses it most.
+
+        Dials under way are bounded by the places that the connections leave.
+        """
+        limits, left = self._limits, max(0, self._limits.connections - len(self))
+        most = max(self._of_peer.values(), default=0)
+        return tuple(
+            Fullness(name, used, bound, f"limits.{setting}")
+            for name, used, bound, setting in (
+                ("connections", len(self), limits.connections, "connections"),
+                (
+                    "inbound connections of strangers",
+                    self._count_strangers(),
+                    limits.inbound_connections,
+                    "outbound_share",
+                ),
+                (
+                    "connections of one peer",
+                    most,
+                    limits.connections_per_peer,
+                    "connections_per_peer",
+                ),
+                ("dials under way", len(self._dialling), left, "connections"),
+                ("dials that wait", len(self._waiting), limits.waiting_dials, "waiting_dials"),
+            )
+        )
 
     # Connections
 
@@ -348,6 +386,9 @@ class ConnectionTable(Generic[Key, Ticket]):
         """Count inbound connections of strangers; exactly once they may be too many."""
         if self._inbound < self._limits.inbound_connections:
             return self._inbound
+        return self._count_strangers()
+
+    def _count_strangers(self) -> int:
         return sum(
             place.is_inbound
             and place.state is not _State.EVICTED

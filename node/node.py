@@ -11,6 +11,7 @@ import anyio
 
 from ..transports.core.errors import (
     AddressError,
+    ConfigError,
     ConnectionClosed,
     DialError,
     LimitExceeded,
@@ -25,6 +26,7 @@ from ..transports.core.peer_id import PeerId
 from .config import NodeConfig
 from .dialing import Target, parse_target
 from .events import AddressesChanged, EventHub, Listening
+from .examination import examine
 from .inbound_streams import InboundStreams
 from .interfaces import expand_wildcard
 from .limits import Standing
@@ -61,8 +63,9 @@ if TYPE_CHECKING:
     from .dialing import Destination
     from .dialreport import DialReport
     from .discovery import Discovery
-    from .entries import Entry, Fullness
+    from .entries import Entry
     from .events import EventReader, PeerIdentified
+    from .limits import Fullness
     from .link import Link
     from .path import Rank
     from .router import Handler
@@ -296,11 +299,13 @@ class Node:
         It is dialled at once, again whenever it is lost, without end, and every minute where it
         has left; `PeerOnline` and `PeerOffline` tell. With a data directory the next node there
         keeps it, too. Raises AddressError if `to` does not say whose addresses these are,
-        ConfigError for the 1025th peer.
+        ConfigError for this very node and for the 1025th peer.
         """
         target = parse_target(to)
         if target.peer is None:
             raise AddressError("to keep a peer its id is needed: .../p2p/12D3KooW...")
+        if target.peer == self.peer_id:
+            raise ConfigError(f"{target.peer} is this very node, which needs no keeping")
         bare = [address.without_peer() for address in target.addresses]
         self.stores.kept.keep(target.peer, now=time.time(), addresses=bare)
         if bare:
@@ -332,6 +337,15 @@ class Node:
         Without a peer: the last dial of an address that did not say whose it is.
         """
         return self._swarm.reports.get(peer)
+
+    async def examine(self, to: Destination, *, dial_timeout: float | None = None) -> DialReport:
+        """Dial a peer anew, also if it is connected, and return what happened at every address.
+
+        Each address has `dial_timeout` seconds, or what is configured. A peer that ends the new
+        connection at once counts as not connected; where one stood already the new one is ended.
+        Raises AddressError, and SelfDial for this very node.
+        """
+        return await examine(self._swarm, parse_target(to), dial_timeout=dial_timeout)
 
     def serve_perf(self) -> None:
         """Serve /perf/1.0.0, by which any peer may have this node send as much as it asks for."""
@@ -440,6 +454,8 @@ class Node:
     def _resume_keeping(self) -> None:
         """Keep the peers that an earlier run was told to keep."""
         for kept in self.stores.kept:
+            if kept.peer == self.peer_id:
+                continue  # the directory has got another key since
             self.peers.add_addresses(kept.peer, kept.addresses)
             self._has_to_watch.set()
             self.links.keep(kept.peer)

@@ -49,7 +49,8 @@ def _tell_nobody(_peer: PeerId) -> None:
 class PeerStore:
     """A bounded table of peers, in memory.
 
-    `changed` is told of each peer of which there is news, `dropped` of each that is forgotten.
+    `changed` is told of each peer of which there is news, also that it is to be forgotten;
+    `dropped` of each that had to make room.
     """
 
     def __init__(
@@ -146,10 +147,9 @@ class PeerStore:
 
     def forget(self, peer: PeerId) -> None:
         """Forget where a peer is and what it is; harmless if nothing is known."""
-        if info := self._peers.get(peer):
-            # The entry stays: what is told as changed overwrites what a file knows.
-            info.addresses, info.agent = (), ""
-            self._changed(peer)
+        self._peers.pop(peer, None)
+        # Told in any case: a file that could not be read yet may know it.
+        self._changed(peer)
 
     def _touch(self, peer: PeerId) -> PeerInfo:
         info = self._peers.get(peer)

@@ -7,7 +7,7 @@ does leaves that.
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -30,7 +30,7 @@ from ..transports.core.errors import (
 from ..transports.core.interfaces import Priority, Side
 from ..transports.core.multiaddr import Component, Multiaddr
 from .dialing import Dial, Target, explain
-from .entries import Entry, Fullness
+from .entries import Entry
 from .events import (
     ConnectionEnded,
     ConnectionOpened,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from .config import NodeConfig
     from .dialreport import DialReport
     from .events import NodeEvent
-    from .limits import TableEvent
+    from .limits import Fullness, TableEvent
     from .links import Links
     from .path import Rank
     from .peerstore import PeerStore
@@ -154,25 +154,8 @@ class Swarm:
         return self._entries.get(connection)
 
     def usage(self) -> tuple[Fullness, ...]:
-        """Return how full each limit is; of those for one peer, for the peer that uses it most."""
-        limits = self._config.limits
-        total = len(self._entries)
-        of_peers = Counter(connection.remote_peer for connection in self._entries)
-        most = max(of_peers.values(), default=0)
-        return tuple(
-            Fullness(name, used, bound, f"limits.{setting}")
-            for name, used, bound, setting in (
-                ("connections", total, limits.connections, "connections"),
-                ("inbound connections", total, limits.inbound_connections, "outbound_share"),
-                (
-                    "connections of one peer",
-                    most,
-                    limits.connections_per_peer,
-                    "connections_per_peer",
-                ),
-                ("dials under way", len(self._dials), limits.waiting_dials, "waiting_dials"),
-            )
-        )
+        """Return how full each limit is."""
+        return self._table.fullness()
 
     def transport_for(self, address: Multiaddr) -> Transport | None:
         """Return the transport that claims an address, by its last protocol."""
@@ -206,33 +189,46 @@ class Swarm:
         side: Side = Side.DIALER,
         fresh: bool = False,
         is_quiet: bool = False,
-        is_extra: bool = False,
         priority: Priority = Priority.MEDIUM,
     ) -> Connection:
         """Return a connection to the target: one that stands, unless `fresh`, or a new one.
 
         While the table is full a dial waits for a place, the more urgent first. A failure is an
-        event, too, unless all who wait for it are quiet; an extra one beside a connection that
-        stands, with `fresh`, concerns neither the link nor the last report. Raises DialError,
+        event, too, unless all who wait for it are quiet. Raises DialError,
         NoTransport, LimitExceeded.
         """
-        if target.peer == self._peer_id:
-            raise SelfDial(f"{target.peer} is this very node")
+        self._refuse_self(target)
         if not fresh and self._standing(target, allow_limited=allow_limited):
             # A connection that was closed just now shows it within two turns of either loop.
             await anyio.lowlevel.checkpoint()
             await anyio.lowlevel.checkpoint()
             if standing := self._standing(target, allow_limited=allow_limited):
                 return standing
+        dial = self.dial(target, side=side, fresh=fresh, is_quiet=is_quiet, priority=priority)
+        return await dial.wait()
+
+    def dial(
+        self,
+        target: Target,
+        *,
+        side: Side = Side.DIALER,
+        fresh: bool = False,
+        is_quiet: bool = False,
+        priority: Priority = Priority.MEDIUM,
+    ) -> Dial:
+        """Return the dial to a target that is under way, unless `fresh`, or one that begins.
+
+        Its `wait` is to be awaited; see `connect`. Raises SelfDial.
+        """
+        self._refuse_self(target)
         key: Hashable = object() if fresh else target.peer or target.addresses
         dial = self._dials.get(key)
         if dial is None or dial.is_finished or dial.scope.cancel_called:
             dial = self._start_dial(key, target, side, priority)
         dial.add(target.addresses, self.rank_of)
         dial.is_quiet = dial.is_quiet and is_quiet
-        dial.is_extra = is_extra
         self._table.hurry_dial(dial, priority)
-        return await dial.wait()
+        return dial
 
     def attend(self, connection: Connection) -> AbstractContextManager[object]:
         """Have it noticed at once if a connection does not answer, as long as the context lasts."""
@@ -316,6 +312,10 @@ class Swarm:
                 return entry.connection
         return None
 
+    def _refuse_self(self, target: Target) -> None:
+        if target.peer == self._peer_id:
+            raise SelfDial(f"{target.peer} is this very node")
+
     def _start_dial(self, key: Hashable, target: Target, side: Side, priority: Priority) -> Dial:
         if self._tasks is None:
             raise LocalProtocolError("the node is not running")
@@ -379,7 +379,7 @@ class Swarm:
         # otherwise cancel the one that the other has taken.
 
     async def _attempt(self, dial: Dial, address: Multiaddr, side: Side) -> None:
-        timeout = self._config.dial_timeout
+        timeout = dial.timeout or self._config.dial_timeout
         transport = self.transport_for(address)
         dial.begin(address, anyio.current_time())
         cause: Exception | None = None
@@ -556,7 +556,9 @@ class Swarm:
 
     async def _look(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> None:
         target = Target(peer, addresses)
-        await self.connect(target, fresh=True, is_quiet=True, is_extra=True, priority=Priority.LOW)
+        dial = self.dial(target, fresh=True, is_quiet=True, priority=Priority.LOW)
+        dial.is_extra = True
+        await dial.wait()
 
     def _give_up(self, entry: Entry, reason: str) -> None:
         entry.is_silent = True

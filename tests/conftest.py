@@ -17,6 +17,7 @@ import logging
 import os
 import selectors
 import subprocess
+import sys
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -160,9 +161,23 @@ def unprivileged() -> tuple[str, ...]:
 def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(SEED)
+    _keep_bytecode(config)
     handler = _ErrorHandler(level=logging.ERROR)
     logging.getLogger("asyncio").addHandler(handler)
     config.add_cleanup(lambda: logging.getLogger("asyncio").removeHandler(handler))
+
+
+def _keep_bytecode(config: pytest.Config) -> None:
+    """Have bytecode kept beside pytest's cache where it must not lie beside the sources.
+
+    The tests start some hundred processes. Each would compile all of isthmus otherwise, which takes
+    longer than all else that most of them do.
+    """
+    if sys.dont_write_bytecode:
+        folder = config.rootpath / ".pytest_cache" / "bytecode"
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+        sys.dont_write_bytecode = False
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_report_header() -> str:

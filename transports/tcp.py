@@ -19,6 +19,7 @@ from .core.errors import AddressError, DialError
 from .core.interfaces import Doorkeeper, RawListener
 from .core.multiaddr import Multiaddr
 from .readiness import notify_closing, wait_readable, wait_writable
+from .resolver import Resolver
 from .sockets import SocketStream
 
 if TYPE_CHECKING:
@@ -52,14 +53,18 @@ _FAMILIES = {
 
 _Target = tuple[str, int] | tuple[str, int, int, int]
 
+# One for the process: what bounds its threads is what they cost, not who asks.
+_RESOLVER = Resolver()
+
 
 class TcpTransport:
     """TCP as a raw transport; `reuse_port` dials from the port it listens on (hole punching)."""
 
     protocols: Sequence[str] = ("tcp",)
 
-    def __init__(self, *, reuse_port: bool = False) -> None:
+    def __init__(self, *, reuse_port: bool = False, resolver: Resolver = _RESOLVER) -> None:
         self._reuse_port = reuse_port
+        self._resolver = resolver
         self._listening: list[tuple[socket.AddressFamily, str, int]] = []
         self._door: Doorkeeper | None = None
 
@@ -81,7 +86,7 @@ class TcpTransport:
         """Connect, to each address a name stands for in turn; raises DialError."""
         error: OSError | None = None
         try:
-            targets = await _resolve(addr)
+            targets = await self._resolve(addr)
         except OSError as problem:
             why = f"{addr.host} cannot be resolved: {problem.strerror}"
             raise DialError(why, phase="resolve") from problem
@@ -126,6 +131,13 @@ class TcpTransport:
         bound = (family, host, port)
         self._listening.append(bound)
         return TcpListener(sock, self._door, on_close=lambda: self._listening.remove(bound))
+
+    async def _resolve(self, addr: Multiaddr) -> list[tuple[socket.AddressFamily, _Target]]:
+        if addr.ip is not None:
+            family = socket.AF_INET if addr.ip.version == 4 else socket.AF_INET6
+            return [(family, _socket_address(addr))]
+        family = _FAMILIES[addr.components[0].name]
+        return await self._resolver.look_up(addr.host or "", addr.port or 0, family)
 
     async def _connect(
         self, family: socket.AddressFamily, target: tuple[object, ...], *, reuse_port: bool
@@ -230,17 +242,6 @@ def _stream(sock: socket.socket) -> SocketStream:
         if _TCP_NOTSENT_LOWAT is not None:
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
     return SocketStream(sock)
-
-
-async def _resolve(addr: Multiaddr) -> list[tuple[socket.AddressFamily, _Target]]:
-    if addr.ip is not None:
-        family = socket.AF_INET if addr.ip.version == 4 else socket.AF_INET6
-        return [(family, _socket_address(addr))]
-    name = addr.components[0].name
-    found = await anyio.getaddrinfo(
-        addr.host, addr.port, family=_FAMILIES[name], type=socket.SOCK_STREAM
-    )
-    return [(family, address) for family, _, _, _, address in found]
 
 
 def _socket_address(addr: Multiaddr) -> _Target:

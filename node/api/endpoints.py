@@ -14,6 +14,7 @@ from ...transports.core.errors import AddressError, ControlError
 from ...transports.sockets import loop_clock
 from ..dialing import parse_target
 from ..events import Listening
+from ..link import LinkState
 from ..protocols.ping import ping
 from .routing import Endpoint, Lines
 
@@ -35,6 +36,9 @@ KNOWN_LIMIT = 256
 
 MAX_KNOWN_LIMIT = 1000
 """The most that may be asked for: a megabyte, composed in some ten milliseconds."""
+
+MAX_DIAL_TIMEOUT = 3600.0
+"""Seconds that a dial may be given for each address."""
 
 MAX_PINGS = 1000
 """Round trips of one request, whose answer comes after the last."""
@@ -92,6 +96,14 @@ async def connect(control: Control, arguments: Arguments) -> dict[str, Json]:
     }
 
 
+async def dial(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Dial a peer anew, also if it is connected, and say what happened at every address."""
+    to = arguments.text_or_texts("to")
+    timeout = arguments.seconds("timeout", high=MAX_DIAL_TIMEOUT)
+    report = await control.node.examine(to, dial_timeout=timeout)
+    return {"dial": report.to_json()}
+
+
 async def disconnect(control: Control, arguments: Arguments) -> dict[str, Json]:
     """Close every connection to a peer."""
     peer = _peer_id(arguments.text("peer"))
@@ -125,16 +137,13 @@ async def links(control: Control, arguments: Arguments) -> dict[str, Json]:
         return {"links": [_link(link) for link in node.links]}
     peer = _peer_id(text)
     found = node.links.get(peer)
-    if found is None:
+    history = _history(node, peer)
+    if found is None and (not history or history[-1]["state"] == LinkState.CLOSED.value):
         raise ControlError(f"nothing is known of a link to {peer}", status=404)
-    history: list[Json] = [
-        {"state": each.state.value, "time": each.time, "reason": each.reason}
-        for each in found.history
-    ]
     report = node.why(peer)
     return {
-        "links": [_link(found)],
-        "history": history,
+        "links": [_link(found) if found is not None else _last_known(peer, history[-1])],
+        "history": [*history],
         "last_dial": None if report is None else report.to_json(),
     }
 
@@ -162,6 +171,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint("GET", "/v1/peers", peers, takes=("limit",)),
     Endpoint("GET", "/v1/events", events),
     Endpoint("POST", "/v1/connect", connect, takes=("to",)),
+    Endpoint("POST", "/v1/dial", dial, takes=("to", "timeout")),
     Endpoint("POST", "/v1/disconnect", disconnect, takes=("peer",)),
     Endpoint("POST", "/v1/ping", ping_peer, takes=("to", "count")),
     Endpoint("GET", "/v1/links", links, takes=("peer",)),
@@ -186,6 +196,27 @@ def _link(link: Link) -> dict[str, Json]:
         "since": link.history[-1].time if link.history else None,
         "kept": link.is_kept,
     }
+
+
+def _last_known(peer: PeerId, change: dict[str, Json]) -> dict[str, Json]:
+    """Say what an earlier run has left of a link that this one has not needed yet."""
+    return {
+        "peer": str(peer),
+        "state": LinkState.DISCONNECTED.value,
+        "reason": change["reason"],
+        "since": change["time"],
+        "kept": False,
+    }
+
+
+def _history(node: Node, peer: PeerId) -> list[dict[str, Json]]:
+    found = node.links.get(peer)
+    if found is None:
+        stored = node.stores.links.history(peer)
+        changes = [(each.state, each.time, each.reason) for each in stored]
+    else:
+        changes = [(each.state.value, each.time, each.reason) for each in found.history]
+    return [{"state": state, "time": time, "reason": reason} for state, time, reason in changes]
 
 
 def _peer(node: Node, peer: PeerId, connections: Sequence[Connection]) -> dict[str, Json]:

@@ -109,6 +109,15 @@ class Arguments:
             _refuse(f"{name!r} must be a whole number between {low} and {high}")
         return value
 
+    def seconds(self, name: str, *, high: float) -> float | None:
+        """Return a time in seconds, above 0 and at most `high`; None if it is not there."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= high:
+            _refuse(f"{name!r} must be seconds, above 0 and at most {high:g}")
+        return float(value)
+
 
 class Table:
     """The endpoints by path and method."""

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from ...transports.core.errors import (
-    ConnectionClosed,
-    DialError,
-    LimitExceeded,
-    NoTransport,
-    SelfDial,
-    StoreError,
-)
+from ...transports.core.errors import SelfDial, StoreError
 from ...transports.core.keys import PrivateKey
 from ...transports.core.peer_id import PeerId
 from ..config import NodeConfig
@@ -31,8 +23,6 @@ if TYPE_CHECKING:
     from .options import StorageOptions
 
 Result = TypeVar("Result")
-
-HINT_FULL = "it may be full (its setting limits.connections), or it does not want this peer"
 
 
 def call(
@@ -58,39 +48,11 @@ def call(
     return _run(address, connect_and_use, storage=storage, backend=backend, timeout=timeout)
 
 
-def explain(
-    address: str,
-    use: Callable[[Connection], Awaitable[None]],
-    *,
-    storage: StorageOptions,
-    backend: str,
-    timeout: float,
-) -> DialReport:
-    """Dial `address`, do `use(connection)` where that succeeds, and return the dial's report.
-
-    A connection that the peer ends meanwhile counts as none. Raises as `call`, but for what a
-    dial may fail with.
-    """
+def explain(address: str, *, storage: StorageOptions, backend: str, timeout: float) -> DialReport:
+    """Dial `address` and return what happened; raises as `call`, but for what a dial meets."""
 
     async def dial(node: Node) -> DialReport:
-        peer = parse_destination(address).peer
-        try:
-            connection = await node.connect(address)
-        except SelfDial:
-            raise
-        except (DialError, NoTransport, LimitExceeded):
-            report = node.why(peer)
-            assert report is not None
-            return report
-        report = node.why(peer)
-        assert report is not None
-        report = replace(report, peer=connection.remote_peer)
-        try:
-            await use(connection)
-        except ConnectionClosed as error:
-            why = f"the peer ended the connection as soon as it stood: {error}"
-            return replace(report, error=why, hint=HINT_FULL)
-        return report
+        return await node.examine(address)
 
     return _run(address, dial, storage=storage, backend=backend, timeout=timeout)
 

@@ -33,7 +33,7 @@ COMMANDS = {
     "forget": ("keep_command:forget", "Have it keep a peer no more, and forget it."),
     "events": ("events_command:events", "Show what happens in the running node."),
     "ping": ("ping_command:ping", "Measure the round trip to a peer."),
-    "why": ("why_command:why", "Say why a peer can be reached, or not, address by address."),
+    "why": ("why_command:why", "Say why a peer is connected, or not, address by address."),
     "perf": ("perf_command:perf", "Measure the throughput to and from a peer."),
     "demo": ("demo_command:demo", "Show what two nodes do, on this machine."),
     "id": ("id_command:show_id", "Print the peer id of this machine's node."),

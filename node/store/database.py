@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from .records import Batch, StoredPeer
+    from .records import Batch
     from .schema import Migrations
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -156,7 +156,7 @@ class Database:
         try:
             with self._errors(lasting=_FULL), self._transaction() as connection:
                 self._look_at_place()
-                self._write_peers(connection, batch.peers)
+                self._write_peers(connection, batch)
                 _write_kept(connection, batch)
                 self._write_links(connection, batch.links)
         except _Damaged as error:
@@ -297,13 +297,16 @@ class Database:
         self._used = max(used, 0)
         return contents
 
-    def _write_peers(self, connection: sqlite3.Connection, peers: tuple[StoredPeer, ...]) -> None:
+    def _write_peers(self, connection: sqlite3.Connection, batch: Batch) -> None:
         connection.executemany(
             "INSERT INTO peers (used, id, addresses, agent, record_seq, last_seen)"
             " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
             " used = excluded.used, addresses = excluded.addresses, agent = excluded.agent,"
             " record_seq = excluded.record_seq, last_seen = excluded.last_seen",
-            [(self._next_used(), *peer_to_row(each)) for each in peers],
+            [(self._next_used(), *peer_to_row(each)) for each in batch.peers],
+        )
+        connection.executemany(
+            "DELETE FROM peers WHERE id = ?", [(bytes(peer),) for peer in batch.forgotten]
         )
         _trim(connection, "peers", self._max_peers)
 

@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from .records import LinkChange, StoredLink
+from .records import StoredChange, StoredLink
 from .rows import MAX_TEXT
 
 if TYPE_CHECKING:
@@ -43,19 +43,19 @@ class LinkHistories:
     def __len__(self) -> int:
         return len(self._links)
 
-    def last(self, peer: PeerId) -> LinkChange | None:
+    def last(self, peer: PeerId) -> StoredChange | None:
         """Return what is last known of the link to a peer; None of a stranger."""
         history = self._links.get(peer)
         return history.changes[-1] if history is not None else None
 
-    def history(self, peer: PeerId) -> tuple[LinkChange, ...]:
+    def history(self, peer: PeerId) -> tuple[StoredChange, ...]:
         """Return the last 256 changes, oldest first."""
         history = self._links.get(peer)
         return tuple(history.changes) if history is not None else ()
 
-    def add(self, peer: PeerId, state: str, *, now: float, reason: str = "") -> LinkChange:
+    def add(self, peer: PeerId, state: str, *, now: float, reason: str = "") -> StoredChange:
         """Note a change at `now`, in seconds since 1970; texts are cut at 256 characters."""
-        change = LinkChange(state[:MAX_TEXT], reason[:MAX_TEXT], now)
+        change = StoredChange(state[:MAX_TEXT], reason[:MAX_TEXT], now)
         history = self._links.get(peer)
         if history is None:
             history = self._links[peer] = _History()
@@ -104,7 +104,7 @@ class _History:
 
     __slots__ = ("changes", "next", "saved")
 
-    def __init__(self, changes: Iterable[LinkChange] = ()) -> None:
+    def __init__(self, changes: Iterable[StoredChange] = ()) -> None:
         self.changes = deque(changes, MAX_HISTORY)
         self.next = len(self.changes)
         self.saved = 0
@@ -114,7 +114,7 @@ class _History:
         """The number of the oldest one."""
         return self.next - len(self.changes)
 
-    def add(self, change: LinkChange) -> None:
+    def add(self, change: StoredChange) -> None:
         """Put a change behind the others, dropping the oldest beyond the bound."""
         self.changes.append(change)
         self.next += 1
@@ -126,6 +126,6 @@ def _restored(link: StoredLink) -> _History:
     return history
 
 
-def _merged(*parts: Iterable[LinkChange]) -> _History:
+def _merged(*parts: Iterable[StoredChange]) -> _History:
     changes = {change for part in parts for change in part}
     return _History(sorted(changes, key=lambda change: change.time))

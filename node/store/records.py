@@ -36,8 +36,11 @@ class KeptPeer:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkChange:
-    """What became of the link to a peer, why, and when, in seconds since 1970."""
+class StoredChange:
+    """A change of a link as a file has it: another version may have known other states.
+
+    `time` is in seconds since 1970.
+    """
 
     state: str
     reason: str
@@ -50,7 +53,7 @@ class StoredLink:
 
     peer: PeerId
     first: int
-    changes: tuple[LinkChange, ...]
+    changes: tuple[StoredChange, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +70,13 @@ class Batch:
     """What one transaction writes; what has changed most recently comes last."""
 
     peers: tuple[StoredPeer, ...] = ()
+    forgotten: tuple[PeerId, ...] = ()
     kept: tuple[KeptPeer, ...] = ()
     not_kept: tuple[PeerId, ...] = ()
     links: tuple[StoredLink, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.peers or self.kept or self.not_kept or self.links)
+        return bool(self.peers or self.forgotten or self.kept or self.not_kept or self.links)
 
 
 class StoreUnavailable(StoreError):

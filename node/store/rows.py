@@ -14,7 +14,7 @@ from ...transports.core.multiaddr import Multiaddr
 from ...transports.core.peer_id import PeerId
 from ...transports.core.varint import LengthPrefixReader, length_prefixed
 from ..peerstore import MAX_ADDRESS_BYTES, bounded_addresses
-from .records import KeptPeer, LinkChange, StoredPeer
+from .records import KeptPeer, StoredChange, StoredPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,19 +67,19 @@ def kept_from_row(row: Sequence[object]) -> KeptPeer | None:
     return KeptPeer(peer, addresses, alias, since)
 
 
-def change_to_row(change: LinkChange) -> tuple[Cell, ...]:
+def change_to_row(change: StoredChange) -> tuple[Cell, ...]:
     """Return state, reason, time."""
     return text_to_cell(change.state), text_to_cell(change.reason), change.time
 
 
-def change_from_row(row: Sequence[object]) -> tuple[int, LinkChange] | None:
+def change_from_row(row: Sequence[object]) -> tuple[int, StoredChange] | None:
     """Read a number and what `change_to_row` has made; None if this is something else."""
     number, state, reason, when = row[0], _text(row[1]), _text(row[2]), _time(row[3])
     if not isinstance(number, int) or not 0 <= number < MAX_NUMBER:
         return None
     if state is None or reason is None or when is None:
         return None
-    return number, LinkChange(state, reason, when)
+    return number, StoredChange(state, reason, when)
 
 
 def peer_from_cell(cell: object) -> PeerId | None:

@@ -147,9 +147,10 @@ class Stores:
         if opened.damage is not None:
             self._fail(path, opened.damage)
         contents = opened.contents
-        # A peer that is kept no more may be in a file that could not be read until now.
+        # What was forgotten meanwhile may be in a file that could not be read until now.
         kept = [each for each in contents.kept if (Table.KEPT, each.peer) not in self._machine]
-        self.peers.restore(contents.peers)
+        peers = [each for each in contents.peers if not self._is_forgotten(each.peer)]
+        self.peers.restore(peers)
         self.kept.restore(kept)
         self.links.restore(contents.links)
 
@@ -162,12 +163,17 @@ class Stores:
         for table, peer in keys:
             named[table].append(peer)
         kept = [(peer, self.kept.info(peer)) for peer in named[Table.KEPT]]
+        peers = [(peer, self.peers.stored(peer)) for peer in named[Table.PEERS]]
         return Batch(
-            peers=tuple(info for peer in named[Table.PEERS] if (info := self.peers.stored(peer))),
+            peers=tuple(each for _, each in peers if each is not None),
+            forgotten=tuple(peer for peer, each in peers if each is None),
             kept=tuple(each for _, each in kept if each is not None),
             not_kept=tuple(peer for peer, each in kept if each is None),
             links=tuple(link for peer in named[Table.LINKS] if (link := self.links.unsaved(peer))),
         )
+
+    def _is_forgotten(self, peer: PeerId) -> bool:
+        return (Table.PEERS, peer) in self._machine and self.peers.stored(peer) is None
 
     def _mark(self, table: Table, peer: PeerId) -> None:
         if self._path is not None and self._machine.mark((table, peer)):

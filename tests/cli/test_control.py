@@ -86,7 +86,13 @@ def test_what_people_are_shown(running, other):
         rf"running    \d+ s, as process {running.daemon.pid}, isthmus \S+", lines[2]
     )
     assert "busy       0 connections to 0 peers, 0 open streams, 0 known peers" in lines
-    assert "limits     connections              0 of 512  limits.connections" in lines
+    assert [re.sub(" {2,}", "  ", line) for line in lines[-5:]] == [
+        "limits  connections  0 of 512  limits.connections",
+        "  inbound connections of strangers  0 of 384  limits.outbound_share",
+        "  connections of one peer  0 of 4  limits.connections_per_peer",
+        "  dials under way  0 of 512  limits.connections",
+        "  dials that wait  0 of 256  limits.waiting_dials",
+    ]
     assert running("peers").out == "0 peers connected, 0 more known\n"
     events = running.start("events")
     assert events.line().endswith("; Ctrl-C ends this")
@@ -115,6 +121,7 @@ def test_a_connection_that_cannot_be(running):
     )
     assert "did you mean /ip4/192.0.2.7/tcp/1?" in running("connect", "192.0.2.7:1").complaint()
     assert "this very node" in running("connect", running.address).complaint()
+    assert "needs no keeping" in running("keep", id_of(running.address)).complaint()
     assert running("status").code == 0
 
 
@@ -236,6 +243,7 @@ def test_every_call_of_the_page_works(running, other):
         "/v1/peers",
         "/v1/events",
         "/v1/connect",
+        "/v1/dial",
         "/v1/disconnect",
         "/v1/ping",
         "/v1/links",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import socket
 import socketserver
+import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -182,6 +184,32 @@ def test_a_name_that_nobody_resolves(isthmus, backend, offline):
     complaint = isthmus("ping", address, "--backend", backend, prefix=offline).complaint()
     assert f"cannot connect to {address}: nowhere.invalid cannot be resolved: " in complaint
     assert "no name server answers; is this machine on a network?" in complaint
+
+
+MUTE_NAME_SERVER = """
+import os, socket, subprocess, sys, tempfile
+with tempfile.NamedTemporaryFile("w", delete=False) as file:
+    file.write("nameserver 127.0.0.1\\n")
+subprocess.run(["mount", "--bind", file.name, "/etc/resolv.conf"], check=True)
+os.unlink(file.name)
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 53))
+server.set_inheritable(True)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Starts a program where the name server takes questions and never answers."""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_name_server_that_is_silent_holds_nobody(isthmus, backend, offline):
+    prefix = (*offline, "unshare", "--mount", sys.executable, "-c", MUTE_NAME_SERVER)
+    began = time.monotonic()
+    done = isthmus(
+        "ping", "/dns4/peer.example/tcp/1", "--timeout", "0.5", "--backend", backend, prefix=prefix
+    )
+    assert "no connection within 0.5 s" in done.complaint()
+    # The system's own patience is ten seconds.
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 from contextlib import contextmanager
@@ -11,12 +12,15 @@ from contextlib import contextmanager
 import anyio
 import pytest
 from isthmus import Node, NodeConfig
+from isthmus.node.cli.why_text import lines
 from isthmus.node.config import LimitsConfig
 from isthmus.node.run import run
 
 from ..transports.websocket.authority import Authority
+from .processes import Program
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+HOSTILE = "a\x1b[2Jb\r\nc\u202ed"
 STRANGER = "12D3KooWGJAmQyRkvK6Cf7Jr3zhMmtLX2Q8d2hKS9sMLUFWEPTpo"
 
 
@@ -162,3 +166,121 @@ def test_a_peer_that_is_offline(isthmus, offline):
     assert step["address"] == f"/p2p/{STRANGER}"
     assert "nobody on the LAN says that it is" in step["cause"]
     assert step["hint"]
+
+
+# Where a node runs, it is asked.
+
+
+@pytest.fixture
+def running(isthmus):
+    """The program, beside a node that runs with its data directory."""
+    daemon = isthmus.start("run", "--json", "--no-lan", "--listen", LOOPBACK)
+    isthmus.daemon, isthmus.address = daemon, daemon.address()
+    return isthmus
+
+
+def failed(done):
+    assert (done.code, done.err) == (1, "")
+    return done
+
+
+def test_the_running_node_tells_of_a_peer_that_it_knows(running, peer):
+    whom = peer.rpartition("/")[2]
+    running("connect", peer)
+    found = running("why", whom, "--json").json()
+    assert (found["peer_id"], found["connected"], found["dialled"]) == (whom, True, False)
+    assert (found["link"]["state"], found["link"]["kept"]) == ("connected", False)
+    assert [each["state"] for each in found["history"]] == ["connecting", "connected"]
+    assert [step["outcome"] for step in found["steps"]] == ["connected"]
+    lines = running("why", whom).out.splitlines()
+    assert re.fullmatch(r"link       connected for \d+ s", lines[0])
+    assert re.fullmatch(r"history    connecting  \d+ s ago", lines[1])
+    assert re.fullmatch(r"           connected   \d+ s ago  /ip4/127.0.0.1/tcp/\d+", lines[2])
+    assert re.fullmatch(r"last dial  \d+ s ago", lines[3])
+    assert lines[-1] == f"connected to {whom}"
+    running("disconnect", whom)
+    done = failed(running("why", whom))
+    assert done.out.startswith("link       disconnected for ")
+    assert done.out.endswith("no connection now\n  hint: --dial tries it now\n")
+
+
+def test_the_running_node_dials_where_it_is_told_to(running, peer):
+    place, _, whom = peer.rpartition("/p2p/")
+    found = running("why", place, "--json").json()
+    assert (found["peer_id"], found["dialled"], found["link"]) == (whom, True, None)
+    assert running.daemon.event("connection_opened")["peer"] == whom
+    # Again and again beside the connection that stands, which is left alone.
+    for _ in range(5):
+        found = running("why", whom, "--dial", "--json").json()
+        assert (found["connected"], found["dialled"]) == (True, True)
+        assert found["link"]["state"] == "connected"
+    assert running("why", whom, "--dial").out.splitlines()[-1].startswith(f"connected to {whom} in")
+    assert running("status", "--json").json()["peers"] == 1
+
+
+def test_the_running_node_dials_who_it_does_not_know(running):
+    found = json.loads(failed(running("why", STRANGER, "--json")).out)
+    assert (found["peer_id"], found["dialled"], found["link"]) == (STRANGER, True, None)
+    assert found["error"] == f"no address of {STRANGER} is known"
+    # From now on it knows that it failed.
+    found = json.loads(failed(running("why", STRANGER, "--json")).out)
+    assert (found["dialled"], found["link"]["state"]) == (False, "failed")
+    out = failed(running("why", STRANGER)).out
+    assert f"\n  no address of {STRANGER} is known\n" in out
+    assert out.endswith("\n  hint: --dial tries it now\n")
+
+
+def test_a_peer_that_came_in_by_itself(running, tmp_path):
+    program = Program(tmp_path / "other")
+    whom = program.start("run", "--json", "--no-lan", "--listen", LOOPBACK).address()
+    program("connect", running.address)
+    whom = whom.rpartition("/")[2]
+    try:
+        found = running("why", whom, "--json").json()
+        assert (found["dialled"], found["connected"], found["time"]) == (False, True, None)
+        last = running("why", whom).out.splitlines()[-1]
+        assert last == f"connected to {whom}, which connected to this node by itself"
+    finally:
+        program.close()
+
+
+def test_the_timeout_goes_with_the_question(running):
+    with black_hole() as address:
+        report, step = ask(running, address, "--timeout", "0.3")
+        assert report["dialled"] is True
+        assert "no connection within 0.3 s" in step["cause"]
+        assert running.daemon.event("dial_failed")["peer"] is None
+
+
+def test_another_node_than_the_running_one_dials(running, peer, tmp_path):
+    whom = running.address.rpartition("/")[2]
+    found = running("why", running.address, "--json").json()
+    assert (found["peer_id"], found["link"]) == (whom, None)
+    running("id", "--identity", str(tmp_path / "key"))
+    for option in (("--alone",), ("--identity", str(tmp_path / "key")), ("--ephemeral",)):
+        assert running("why", peer, *option, "--json").json()["connected"] is True
+    assert running("status", "--json").json()["connections"] == 0
+
+
+def test_a_control_socket_that_is_named_must_be_there(isthmus, peer, tmp_path):
+    place = str(tmp_path / "here.sock")
+    assert "no isthmus runs" in isthmus("why", peer, "--control", place).complaint()
+    isthmus.start(
+        "run", "--json", "--no-lan", "--listen", LOOPBACK, "--ephemeral", "--control", place
+    ).address()
+    found = isthmus("why", peer, "--control", place, "--json").json()
+    assert found["connected"] is True
+    assert isthmus("status", "--control", place, "--json").json()["connections"] == 1
+
+
+def test_what_a_node_says_steers_no_terminal():
+    step = {"address": HOSTILE, "outcome": HOSTILE, "phase": HOSTILE, "duration_ms": 1.0}
+    step |= {"rank": HOSTILE, "cause": HOSTILE * 1000, "hint": HOSTILE, "started_ms": 0.0}
+    change = {"state": HOSTILE, "time": 0.0, "reason": HOSTILE}
+    found = {"peer_id": HOSTILE, "connected": False, "dialled": False, "time": 0.0}
+    found |= {"duration_ms": 5.0, "error": HOSTILE, "hint": HOSTILE, "steps": [step]}
+    found |= {"link": {"state": HOSTILE, "since": 0.0, "kept": True}, "history": [change] * 50}
+    shown = [*lines(found, now=60.0), *lines({**found, "steps": [], "connected": True}, now=60.0)]
+    assert len([line for line in shown if "1 min ago" in line and "last" not in line]) == 20
+    assert all(line.isprintable() for line in shown)
+    assert all(len(line) <= 1000 for line in shown)

@@ -70,6 +70,7 @@ class Program:
 
     def __init__(self, lab, host, command, *, directory):
         environment = {**os.environ, "ISTHMUS_DATA_DIR": str(directory), "PYTHONWARNINGS": "error"}
+        self.directory = directory
         self.lab = lab
         self.started = time.time()
         self._process = host.popen(
@@ -110,8 +111,20 @@ class Program:
     def peer_id(self):
         return self.event("listening")["peer_id"]
 
-    def stop(self):
-        self._process.send_signal(signal.SIGINT)
+    def ask(self, command, *arguments):
+        """Run a command that asks this node, from outside its host; return what it says."""
+        done = subprocess.run(
+            [*COMMAND, command, *arguments, "--json", "--data-dir", str(self.directory)],
+            capture_output=True,
+            text=True,
+            timeout=15,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def stop(self, sig=signal.SIGINT):
+        self._process.send_signal(sig)
         code = self._process.wait(10)
         for reader in self._readers:
             reader.join(10)
@@ -123,12 +136,12 @@ def start(lab, tmp_path):
     """Start a node, by default one without any option but the form of its output."""
     running = []
 
-    def start(host, *arguments, command="run", json_lines=True):
+    def start(host, *arguments, command="run", json_lines=True, directory=None):
         more = ("--json",) if json_lines else ()
-        return start_program(host, [*COMMAND, command, *arguments, *more])
+        return start_program(host, [*COMMAND, command, *arguments, *more], directory=directory)
 
-    def start_program(host, command):
-        directory = tmp_path / f"{host.name}-{len(running)}"
+    def start_program(host, command, *, directory=None):
+        directory = directory or tmp_path / f"{host.name}-{len(running)}"
         program = Program(lab, host, command, directory=directory)
         running.append(program)
         return program

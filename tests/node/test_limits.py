@@ -60,6 +60,33 @@ def evicted(events):
     return [event.key for event in events if isinstance(event, Evicted)]
 
 
+def fullness(it):
+    return {each.name: (each.used, each.bound) for each in it.table.fullness()}
+
+
+def test_each_limit_says_how_full_it_is():
+    it = Fixture(connections=4, outbound_share=0.5, waiting_dials=7, minimum_age=100)
+    it.standing["friend"] = Standing.KNOWN
+    it.come("a", 0, peer="many")
+    it.come("friend", 0)
+    it.come("mine", 0, peer="many", is_inbound=False)
+    assert fullness(it) == {
+        "connections": (3, 4),
+        "inbound connections of strangers": (1, 2),
+        "connections of one peer": (2, 4),
+        "dials under way": (0, 1),
+        "dials that wait": (0, 7),
+    }
+    for dial in ("first", "second", "third"):
+        it.table.request_dial(dial, dial, Priority.MEDIUM, 1)
+    now = fullness(it)
+    assert (now["dials under way"], now["dials that wait"]) == ((1, 1), (2, 7))
+    it.table.ended("a", 2)
+    now = fullness(it)
+    assert now["inbound connections of strangers"] == (0, 2)
+    assert (now["dials under way"], now["dials that wait"]) == ((2, 2), (1, 7))
+
+
 # Coming in
 
 

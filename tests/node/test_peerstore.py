@@ -64,3 +64,15 @@ def test_the_peer_least_recently_met_is_forgotten_first():
     peers.met(peer(1))
     peers.met(peer(3))
     assert list(peers) == [peer(1), peer(3)]
+
+
+def test_who_is_forgotten_leaves_nothing_and_is_told_as_changed():
+    changed = []
+    peers = PeerStore(changed=changed.append)
+    peers.add_addresses(peer(1), [address(1)])
+    peers.forget(peer(1))
+    assert (len(peers), peers.stored(peer(1)), peers.addresses(peer(1))) == (0, None, ())
+    peers.parted(peer(1))
+    peers.forget(peer(2))
+    assert len(peers) == 0
+    assert changed == [peer(1), peer(1), peer(2)]

@@ -10,7 +10,7 @@ import time
 
 import anyio
 import pytest
-from isthmus import Node
+from isthmus import Node, PeerId
 from isthmus.node.api import SOCKET_FILE
 from isthmus.node.api.client import ControlClient
 from isthmus.node.api.endpoints import ENDPOINTS
@@ -69,7 +69,7 @@ async def test_status(path):
         assert now["limits"] == [
             {"limit": "connections", "used": 2, "max": 512, "setting": "limits.connections"},
             {
-                "limit": "inbound connections",
+                "limit": "inbound connections of strangers",
                 "used": 2,
                 "max": 384,
                 "setting": "limits.outbound_share",
@@ -80,8 +80,11 @@ async def test_status(path):
                 "max": 4,
                 "setting": "limits.connections_per_peer",
             },
-            {"limit": "dials under way", "used": 0, "max": 256, "setting": "limits.waiting_dials"},
+            {"limit": "dials under way", "used": 0, "max": 510, "setting": "limits.connections"},
+            {"limit": "dials that wait", "used": 0, "max": 256, "setting": "limits.waiting_dials"},
         ]
+        # Who has dialled has as many, and none of them inbound.
+        assert [each.used for each in other.usage()] == [2, 0, 2, 0, 0]
 
 
 async def test_keep_links_and_forget(path):
@@ -200,6 +203,59 @@ async def test_connect_to_what_cannot_be(path, to, status, kind, why):
         assert caught.value.kind == "SelfDial"
 
 
+async def test_dial_says_what_happened_and_leaves_what_stands_alone(path):
+    async with controlled(path) as (node, client), Node(listen=LOOPBACK) as other:
+        to = str(other.addresses[0])
+        dial = (await client.post("/v1/dial", {"to": to}))["dial"]
+        assert (dial["connected"], dial["peer_id"]) == (True, str(other.peer_id))
+        assert [step["outcome"] for step in dial["steps"]] == ["connected"]
+        (first,) = node.connections
+        for _ in range(6):
+            dial = (await client.post("/v1/dial", {"to": str(other.peer_id), "timeout": 5}))["dial"]
+            assert dial["connected"] is True
+            assert node.connections == (first,)
+        assert first.statistics().data_channels_opened >= 1
+        dial = (await client.post("/v1/dial", {"to": [nowhere(), nowhere()]}))["dial"]
+        assert (dial["connected"], dial["peer_id"]) == (False, None)
+        assert [step["phase"] for step in dial["steps"]] == ["connect", "connect"]
+        for timeout in (0, -1, 3601, "1", True, []):
+            with pytest.raises(ControlError, match="'timeout' must be seconds") as caught:
+                await client.post("/v1/dial", {"to": to, "timeout": timeout})
+            assert caught.value.status == 400
+        with pytest.raises(ControlError, match="this very node") as caught:
+            await client.post("/v1/dial", {"to": str(node.peer_id)})
+        assert (caught.value.status, caught.value.kind) == (502, "SelfDial")
+
+
+async def test_dial_has_the_time_that_it_is_given(path):
+    async with controlled(path) as (_, client):
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            to = f"/ip4/127.0.0.1/tcp/{mute.getsockname()[1]}"
+            dial = (await client.post("/v1/dial", {"to": to, "timeout": 0.2}))["dial"]
+        assert "no connection within 0.2 s" in dial["steps"][0]["cause"]
+
+
+async def test_links_of_an_earlier_run_are_last_known(path):
+    async with controlled(path) as (node, client):
+        with pytest.raises(ControlError, match="nothing is known of a link"):
+            await client.get(f"/v1/links?peer={STRANGER}")
+        peer = PeerId.parse(STRANGER)
+        node.stores.links.add(peer, "connected", now=5.0, reason="/ip4/192.0.2.7/tcp/1")
+        node.stores.links.add(peer, "disconnected", now=6.0, reason="it left")
+        found = await client.get(f"/v1/links?peer={STRANGER}")
+        assert found["links"] == [
+            {
+                "peer": STRANGER,
+                "state": "disconnected",
+                "reason": "it left",
+                "since": 6.0,
+                "kept": False,
+            }
+        ]
+        assert [each["state"] for each in found["history"]] == ["connected", "disconnected"]
+        assert found["last_dial"] is None
+
+
 async def test_disconnect(path):
     async with controlled(path) as (node, client), Node(listen=LOOPBACK) as other:
         events = other.events()
@@ -258,6 +314,15 @@ async def test_ping_goes_over_the_nodes_own_connection(path):
                 await client.post("/v1/ping", {"to": str(other.peer_id), "count": count})
         with pytest.raises(ControlError, match="cannot connect to"):
             await client.post("/v1/ping", {"to": nowhere()})
+
+
+async def test_a_node_does_not_keep_itself(path):
+    async with controlled(path) as (node, client):
+        for to in (str(node.peer_id), [str(each) for each in node.addresses]):
+            with pytest.raises(ControlError, match="is this very node, which needs no") as caught:
+                await client.post("/v1/keep", {"to": to})
+            assert (caught.value.status, caught.value.kind) == (400, "ConfigError")
+        assert len(node.links) == len(node.stores.kept) == 0
 
 
 async def test_a_get_changes_nothing(path):
@@ -345,7 +410,7 @@ async def test_a_client_that_has_gone_waits_for_no_dial(path):
 
 
 def dials(node):
-    return next(each.used for each in node.usage() if each.setting == "limits.waiting_dials")
+    return next(each.used for each in node.usage() if each.name == "dials under way")
 
 
 async def test_no_node(path):

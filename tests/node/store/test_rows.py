@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 from isthmus.node.peerstore import MAX_ADDRESSES
-from isthmus.node.store.records import KeptPeer, LinkChange, StoredPeer
+from isthmus.node.store.records import KeptPeer, StoredChange, StoredPeer
 from isthmus.node.store.rows import (
     MAX_NUMBER,
     MAX_TEXT,
@@ -55,7 +55,7 @@ def test_a_kept_peer_comes_back_as_it_was(addresses, alias, since):
 
 @given(st.integers(0, MAX_NUMBER - 1), st.text(max_size=MAX_TEXT), TIMES)
 def test_a_change_comes_back_as_it_was(number, reason, time):
-    before = LinkChange("connected", reason, time)
+    before = StoredChange("connected", reason, time)
     assert change_from_row([number, *as_read(change_to_row(before))]) == (number, before)
 
 
@@ -90,6 +90,6 @@ def test_an_address_of_this_process_is_not_for_the_next_one():
 
 
 def test_texts_are_bounded_and_always_fit():
-    row = change_to_row(LinkChange("x" * 1000, "caf\udce9", 0.0))
+    row = change_to_row(StoredChange("x" * 1000, "caf\udce9", 0.0))
     assert row[:2] == ("x" * MAX_TEXT, "caf?")
     assert change_from_row([0, b"\xff" * 1000, b"caf\xe9", 0.0])[1].state == "\ufffd" * MAX_TEXT

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -19,14 +18,14 @@ from isthmus import Node
 from isthmus.node.events import Listening, PeerIdentified, StoreDegraded, StoreRecovered
 from isthmus.node.store.database import Database
 from isthmus.node.store.machine import WriteBehind
+from isthmus.node.store.records import Batch
 from isthmus.node.store.schema import MIGRATIONS
 from isthmus.node.store.stores import Stores
 from isthmus.transports.core.errors import DialError, StoreError
+from isthmus.transports.core.keys import PrivateKey
+from isthmus.transports.core.peer_id import PeerId
 
 from .values import BATCH, address, kept, link, peer, stored
-
-if TYPE_CHECKING:
-    from isthmus.node.store.records import Batch
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 ECHO = "/echo/1.0.0"
@@ -107,6 +106,27 @@ async def test_what_is_kept_comes_back_with_the_next_node(tmp_path):
             "connected",
             "reconnecting",
         ]
+
+
+async def test_who_is_forgotten_is_gone_from_the_file(tmp_path):
+    fill(tmp_path, Batch(peers=BATCH.peers))
+    async with Node(data_dir=tmp_path) as node:
+        node.forget(peer(3))
+        assert peer(3) not in node.peers
+    assert [each.peer for each in contents(tmp_path).peers] == [peer(2), peer(1)]
+    async with Node(data_dir=tmp_path) as node:
+        node.forget(peer(2))
+        node.peers.met(peer(2))
+    assert contents(tmp_path).peers[0].addresses == ()
+
+
+async def test_a_node_that_has_got_the_key_of_a_kept_peer_dials_it_no_more(tmp_path):
+    key = PrivateKey.from_seed(bytes(32))
+    async with Node(data_dir=tmp_path) as node:
+        node.keep(PeerId.from_public_key(key.public_key))
+    async with Node(data_dir=tmp_path, identity=key) as node:
+        assert len(node.stores.kept) == 1
+        assert len(node.links) == 0
 
 
 async def test_without_a_directory_there_is_memory_and_no_file(tmp_path, monkeypatch):
@@ -267,6 +287,7 @@ async def test_a_file_that_another_program_holds_is_read_when_it_is_free(tmp_pat
             assert len(node.peers) == 0
             node.peers.met(peer(2))
             node.stores.kept.forget(peer(7))
+            node.peers.forget(peer(3))
             node.stores.links.add(peer(1), "connected", now=99.0)
             holder.close()
             await until(events, StoreRecovered)
@@ -274,7 +295,7 @@ async def test_a_file_that_another_program_holds_is_read_when_it_is_free(tmp_pat
             assert list(node.stores.kept) == [kept(1, alias="one")]
             assert node.stores.links.history(peer(1))[:3] == link(1).changes
     found = contents(tmp_path)
-    assert [each.peer for each in found.peers] == [peer(2), peer(3), peer(1)]
+    assert [each.peer for each in found.peers] == [peer(2), peer(1)]
     assert found.kept == (kept(1, alias="one"),)
     assert [len(each.changes) for each in found.links if each.peer == peer(1)] == [4]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isthmus.node.store.records import Batch, KeptPeer, LinkChange, StoredLink, StoredPeer
+from isthmus.node.store.records import Batch, KeptPeer, StoredChange, StoredLink, StoredPeer
 from isthmus.transports.core.multiaddr import Multiaddr
 from isthmus.transports.core.peer_id import PeerId
 
@@ -24,8 +24,8 @@ def kept(number: int, *, alias: str = "") -> KeptPeer:
     return KeptPeer(peer(number), (address(number), address(9999)), alias, number + 0.25)
 
 
-def change(number: int, *, state: str = "connected") -> LinkChange:
-    return LinkChange(state, f"reason {number}", float(number))
+def change(number: int, *, state: str = "connected") -> StoredChange:
+    return StoredChange(state, f"reason {number}", float(number))
 
 
 def link(number: int, *, first: int = 0, count: int = 3) -> StoredLink:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from isthmus.node.store.database import Database
-from isthmus.node.store.records import Batch, KeptPeer, LinkChange, StoredLink, StoredPeer
+from isthmus.node.store.records import Batch, KeptPeer, StoredChange, StoredLink, StoredPeer
 from isthmus.transports.core.multiaddr import Multiaddr
 from isthmus.transports.core.peer_id import PeerId
 
@@ -30,7 +30,7 @@ def main(path: str, number: int) -> None:
                     for peer in (every + every)[start : start + PEERS]
                 ),
                 kept=(KeptPeer(every[0], (ADDRESS,), f"{number}", 0.0),),
-                links=(StoredLink(every[0], number, (LinkChange("x", "y", float(number)),)),),
+                links=(StoredLink(every[0], number, (StoredChange("x", "y", float(number)),)),),
             ),
             0.0,
         )
