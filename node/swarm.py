@@ -222,6 +222,12 @@ class Swarm:
         self._table.hurry_dial(dial, priority)
         return await dial.wait()
 
+    def adopt(self, connection: Connection) -> None:
+        """Enter a connection that this node has opened by other means; raises P2PError."""
+        if self._tasks is None:
+            raise LocalProtocolError("the node is not running")
+        self._admit(connection)
+
     def discard(self, connection: Connection) -> None:
         """Choose a connection no more, since it takes no new streams; it ends by itself."""
         if entry := self._entries.get(connection):

@@ -136,6 +136,7 @@ class TcpTransport:
             if sys.platform != "win32":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._reuse_port and not _CAN_REUSE_LATER:
+                _try_alone(family, _socket_address(addr))
                 _reuse_port(sock)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -293,6 +294,15 @@ def _multiaddr(address: tuple[object, ...]) -> Multiaddr:
     host, port = str(address[0]).split("%", 1)[0], address[1]
     ip = ipaddress.ip_address(host)
     return Multiaddr.parse(f"/ip{ip.version}/{ip}/tcp/{port}")
+
+
+def _try_alone(family: socket.AddressFamily, place: _Target) -> None:
+    """Raise OSError if another process has this port, which the option would have us share."""
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(place)
 
 
 def _reuse_port(sock: socket.socket) -> None:
