@@ -66,7 +66,8 @@ class AutonatClient:
     """Asks, and keeps the verdicts in `table`.
 
     `candidates` are the addresses to ask about, `servers` the connected peers that may be asked;
-    `on_change` is called when a verdict has changed.
+    `on_change` is called when a verdict has changed; for `proof_time` seconds after a server's
+    answer its proof may still come.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class AutonatClient:
         servers: Callable[[], Sequence[Server]],
         on_change: Callable[[], None],
         confidence: int = 2,
+        proof_time: float = DIAL_BACK_TIME,
         draw_nonce: Callable[[], int] = lambda: secrets.randbits(64),
     ) -> None:
         self.table = ReachabilityTable(confidence=confidence)
@@ -84,6 +86,7 @@ class AutonatClient:
         self._candidates = candidates
         self._servers = servers
         self._on_change = on_change
+        self._proof_time = proof_time
         self._draw_nonce = draw_nonce
         self._expected: dict[int, _Expected] = {}
         self._poke = anyio.Event()
@@ -171,7 +174,7 @@ class AutonatClient:
             if answer.dial_status is DialStatus.UNUSED:
                 raise RemoteProtocolError("a request is answered, and nothing was dialled")
             # Also where the server failed to see our answer: the proof says more than its word.
-            with anyio.move_on_after(DIAL_BACK_TIME):
+            with anyio.move_on_after(self._proof_time):
                 await expected.came.wait()
             if not expected.came.is_set() or not _fits(address, expected):
                 raise RemoteProtocolError(f"no proof came in for {address}")

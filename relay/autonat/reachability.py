@@ -38,11 +38,9 @@ VOTE_LIFETIME = 3 * 3600.0
 REFRESH = 3600.0
 """Seconds after which an address is asked about again of which we are sure; as go."""
 
-RETRY = 5.0
-"""Seconds after which another network is asked while we are not; as rust."""
-
 RECHECK = 900.0
-"""Seconds after which one network is asked again about one address: it would say the same."""
+"""Seconds after which one network is asked again about one address: it would say the same. Another
+one is asked at once while we are not sure."""
 
 DOUBT = 600.0
 """Seconds that a verdict stands after the network has changed, while no answers confirm it."""
@@ -168,7 +166,7 @@ class ReachabilityTable:
         if len(votes) > MAX_VOTES:
             votes.popitem(last=False)
         is_sure = abs(record.score()) >= self._sure
-        record.due = now + (REFRESH if is_sure else RETRY)
+        record.due = now + REFRESH * is_sure
         return self._judge(record, now)
 
     def failed(self, question: Question, now: float) -> None:
