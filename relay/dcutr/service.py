@@ -111,6 +111,7 @@ class Dcutr:
                 punch = machine.receive_data(await stream.receive(), anyio.current_time())
                 if data := machine.data_to_send():
                     await stream.send(data)
+        await stream.aclose()
         peer = circuit.remote_peer
         if peer in self._active or ways.direct(peer) is not None:
             return
