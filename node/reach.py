@@ -73,7 +73,7 @@ class Reach:
         self._publish = publish
         self._on_change = on_change
         self._tasks: TaskGroup | None = None
-        self._waiting: dict[PeerId, anyio.Event] = {}
+        self._waiting: dict[anyio.Event, PeerId] = {}
         self._told: tuple[Reachability, tuple[Multiaddr, ...]] = (Reachability.UNKNOWN, ())
         self._external: tuple[Multiaddr, ...] = ()
         self._asks = self._upgrades = False
@@ -291,16 +291,19 @@ class Reach:
         return None if found is None or is_relayed(found) else found
 
     async def _wait_direct(self, peer: PeerId) -> Connection:
-        try:
-            while (found := self._direct(peer)) is None:
-                await self._waiting.setdefault(peer, anyio.Event()).wait()
-        finally:
-            self._waiting.pop(peer, None)
+        while (found := self._direct(peer)) is None:
+            event = anyio.Event()
+            self._waiting[event] = peer
+            try:
+                await event.wait()
+            finally:
+                del self._waiting[event]
         return found
 
     def _came(self, peer: PeerId) -> None:
-        if (waiting := self._waiting.pop(peer, None)) is not None:
-            waiting.set()  # whoever waits looks whether it is one that will do
+        for event, awaited in self._waiting.items():
+            if awaited == peer:
+                event.set()  # whoever waits looks whether it is one that will do
 
     def _punched(self, connection: Connection, attempts: int) -> None:
         peer, address = connection.remote_peer, connection.remote_addr
