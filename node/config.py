@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
+from ..relay.autonat.config import AutonatConfig
+from ..relay.dcutr.config import DcutrConfig
 from ..transports.core.errors import ConfigError
 from ..transports.lan.config import LanConfig
 from ..transports.upgrade_config import UpgradeConfig
@@ -115,6 +117,12 @@ class NodeConfig:
 
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     """What the node tells of itself."""
+
+    autonat: AutonatConfig = field(default_factory=AutonatConfig)
+    """Whether and how it is found out at which addresses the node can be reached."""
+
+    dcutr: DcutrConfig = field(default_factory=DcutrConfig)
+    """How relayed connections become direct ones."""
 
     dial_found: bool = False
     """Connect to every peer that the LAN shows."""

@@ -17,6 +17,7 @@ import anyio
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..relay.autonat.reachability import Reachability
     from ..transports.core.interfaces import Side
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
@@ -113,6 +114,34 @@ class PeerIdentified(NodeEvent):
     protocols: tuple[str, ...]
     addresses: tuple[Multiaddr, ...]
     observed: Multiaddr | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReachabilityChanged(NodeEvent):
+    """Others have found that this node can, or cannot, be dialled; `addresses`: at which it can."""
+
+    reachability: Reachability
+    addresses: tuple[Multiaddr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HolePunched(NodeEvent):
+    """A relayed connection has been joined by a direct one, which takes its place.
+
+    `attempts` counts the meetings that were needed; 0 if the peer could simply be dialled.
+    """
+
+    peer: PeerId
+    address: Multiaddr
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class HolePunchFailed(NodeEvent):
+    """A relayed connection stays the only one to a peer."""
+
+    peer: PeerId
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from .protocols.identify import ID_PROTOCOL, PUSH_PROTOCOL
 from .protocols.identify_service import Identify
 from .protocols.perf import PERF_PROTOCOL, serve_perf
 from .protocols.ping import MAX_INBOUND_PINGS, PING_PROTOCOL, serve_ping
+from .reach import Reach, reuse_of
 from .router import Registration, Router, open_negotiated
 from .store.stores import Stores
 from .swarm import Swarm
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from ..relay.autonat.reachability import Reachability
     from ..transports.core.interfaces import (
         Connection,
         ConnectionListener,
@@ -117,6 +119,7 @@ class Node:
         self._events = EventHub()
         self._listeners: list[ConnectionListener] = []
         self._addresses: tuple[Multiaddr, ...] = ()
+        self._bound: tuple[Multiaddr, ...] = ()
         self._has_to_watch = anyio.Event()
         if self._listen or lan:
             self._has_to_watch.set()
@@ -151,6 +154,11 @@ class Node:
     def connections(self) -> tuple[Connection, ...]:
         """The connections that stand."""
         return tuple(entry.connection for entry in self._swarm.entries)
+
+    @property
+    def reachability(self) -> Reachability:
+        """Whether others can dial this node, as far as they have tried and said so."""
+        return self.reach.reachability
 
     def usage(self) -> tuple[Fullness, ...]:
         """Return how full each limit of this node is."""
@@ -387,6 +395,7 @@ class Node:
                     self._resume_keeping()
                     tasks.start_soon(self._identify.run)
                     tasks.start_soon(self.links.run)
+                    tasks.start_soon(self.reach.run)
                     tasks.start_soon(self._watch_networks)
                     await self._start_listening(tasks)
                     self._events.publish(Listening(self.peer_id, self.addresses))
@@ -420,6 +429,7 @@ class Node:
             transports,
             upgrade=_upgrade_config(self.config.upgrade, self.config.limits),
             websocket=self.config.websocket,
+            reuse_port=reuse_of(self.config, self._listen),
         )
         self._discovery = self._discover(chosen) if lan else None
         if self._discovery is not None:
@@ -437,6 +447,16 @@ class Node:
             standing=self._standing,
             is_wanted=self._is_wanted,
         )
+        self.reach = Reach(
+            self,
+            self._swarm,
+            config=self.config,
+            peers=self.peers,
+            listening=lambda: self._bound,
+            is_on_link=networks.holds,
+            publish=self._events.publish,
+            on_change=self._look_at_addresses,
+        )
         self._identify = Identify(
             key=self.key,
             addresses=lambda: self._told(self._addresses),
@@ -446,8 +466,10 @@ class Node:
             publish=self._events.publish,
             is_on_link=networks.holds,
             learnt=self._swarm.paths.learnt,
+            observed=self.reach.observed,
         )
         self._register_own()
+        self.reach.register(self._listen)
         for transport in chosen:
             transport.attach(self)
 
@@ -467,6 +489,7 @@ class Node:
 
     def _on_networks(self) -> None:
         self._look_at_addresses()
+        self.reach.network_changed()
         self.links.news()
         self._swarm.paths.news()
 
@@ -488,7 +511,9 @@ class Node:
     def _update_addresses(self) -> bool:
         bound = [address for listener in self._listeners for address in listener.addresses]
         found = dict.fromkeys(each for address in bound for each in expand_wildcard(address))
-        before, self._addresses = self._addresses, tuple(found)
+        self._bound = tuple(found)
+        external = dict.fromkeys(self.reach.external)
+        before, self._addresses = self._addresses, tuple(found | external)
         return before != self._addresses
 
     def _told(self, addresses: tuple[Multiaddr, ...]) -> tuple[Multiaddr, ...]:
@@ -503,11 +528,17 @@ class Node:
                 closing.start_soon(self._swarm.stop)
 
     async def _serve(self, entry: Entry, tasks: TaskGroup, on_end: Callable[[], None]) -> None:
-        tasks.start_soon(self._identify.greet, entry.connection, entry.upkeep)
+        self.reach.came(entry.connection)
+        tasks.start_soon(self._greet, entry)
         try:
             await self._router.serve(entry.connection, tasks, entry.upkeep, on_end)
         finally:
             self._identify.forget(entry.connection)
+            self.reach.parted(entry.connection)
+
+    async def _greet(self, entry: Entry) -> None:
+        await self._identify.greet(entry.connection, entry.upkeep)
+        await self.reach.met(entry.connection)
 
     def _standing(self, peer: PeerId) -> Standing:
         return Standing.KEPT if peer in self.stores.kept else Standing.UNKNOWN

@@ -240,6 +240,12 @@ class Swarm:
         entry = self._entries.get(connection)
         return entry is not None and self.paths.is_suspect(entry)
 
+    def adopt(self, connection: Connection) -> None:
+        """Enter a connection that this node has opened by other means; raises P2PError."""
+        if self._tasks is None:
+            raise LocalProtocolError("the node is not running")
+        self._admit(connection)
+
     def discard(self, connection: Connection) -> None:
         """Choose a connection no more, since it takes no new streams; it ends by itself."""
         if entry := self._entries.get(connection):

@@ -8,7 +8,7 @@ settings say, its value anything that, called without arguments, returns a `Tran
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .core.errors import ConfigError, NoTransport
 from .core.interfaces import RawTransport, Transport
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .websocket.config import WebSocketConfig
     from .yamux.flow import NodeBudget
 
+ReusePort = Literal["never", "public", "always"]
+"""To which addresses TCP dials from the port that it listens on."""
+
 GROUP = "isthmus.transports"
 """The group of entry points that names of transports are looked up in."""
 
@@ -31,19 +34,19 @@ def transports_for(
     *,
     upgrade: UpgradeConfig | None = None,
     websocket: WebSocketConfig | None = None,
+    reuse_port: ReusePort = "never",
 ) -> list[Transport]:
     """Return the transports that objects and names stand for; None for TCP and WebSocket.
 
-    Raw ones get Noise and Yamux with the settings `upgrade`; WebSocket gets `websocket`, unless it
-    is an object. Raises ConfigError for a name that no package has registered, one that does not
-    load, and for what is no transport.
+    Raw ones get Noise and Yamux with the settings `upgrade`; WebSocket gets `websocket`, TCP
+    `reuse_port`, unless it is an object. Raises ConfigError for a name
+    that no package has registered, one that does not load, and for what is no transport.
     """
     if specs is None:
-        from .tcp import TcpTransport
         from .websocket.transport import WebSocketTransport
 
-        specs = (TcpTransport(), WebSocketTransport(websocket))
-    found = [_transport(spec, websocket) for spec in specs]
+        specs = (_tcp(reuse_port=reuse_port), WebSocketTransport(websocket))
+    found = [_transport(spec, websocket, reuse_port=reuse_port) for spec in specs]
     budget: NodeBudget | None = None
     transports: list[Transport] = []
     for each in found:
@@ -92,15 +95,23 @@ class Registry:
         return (transport for transport in self.transports if last in transport.protocols)
 
 
-def _transport(spec: object, websocket: WebSocketConfig | None) -> Transport | RawTransport:
-    found = _load(spec, websocket) if isinstance(spec, str) else spec
+def _tcp(*, reuse_port: ReusePort) -> RawTransport:
+    from .tcp import TcpTransport
+
+    return TcpTransport(reuse_port=reuse_port != "never", only_public=reuse_port == "public")
+
+
+def _transport(
+    spec: object, websocket: WebSocketConfig | None, *, reuse_port: ReusePort
+) -> Transport | RawTransport:
+    found = _load(spec, websocket, reuse_port=reuse_port) if isinstance(spec, str) else spec
     if isinstance(found, (Transport, RawTransport)):
         return found
     which = f"the transport {spec!r}" if isinstance(spec, str) else repr(spec)
     raise ConfigError(f"{which} is no transport: it has neither `dial` nor `dial_raw`")
 
 
-def _load(name: str, websocket: WebSocketConfig | None) -> object:
+def _load(name: str, websocket: WebSocketConfig | None, *, reuse_port: ReusePort) -> object:
     installed = {each.name: each for each in entry_points(group=GROUP)}
     if name not in installed:
         names = ", ".join(sorted(installed)) or "none"
@@ -115,6 +126,9 @@ def _load(name: str, websocket: WebSocketConfig | None) -> object:
         ) from error
     if not callable(factory):
         raise ConfigError(f"the transport {name!r} ({entry.value}) cannot be called")
+    from .tcp import TcpTransport
     from .websocket.transport import WebSocketTransport
 
+    if factory is TcpTransport:
+        return _tcp(reuse_port=reuse_port)
     return factory(websocket) if factory is WebSocketTransport else factory()

@@ -18,14 +18,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint
 
 from .readiness import notify_closing, wait_readable, wait_writable, watch_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from socket import socket as Socket
+    from typing import Any
 
 # Read at a time: less costs system calls, more does not gain (a receive buffer is shared).
 READ_SIZE = 262_144
@@ -127,6 +128,10 @@ class SocketStream(FastStream):
     def socket(self) -> Socket:
         """The socket, for its options and addresses."""
         return self._socket
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return {SocketAttribute.local_address: lambda: self._socket.getsockname()[:2]}
 
     # The plain way
 

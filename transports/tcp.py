@@ -9,12 +9,12 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from itertools import product
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from .core.addresses import AddressClass, classify_ip
 from .core.errors import AddressError, DialError
 from .core.interfaces import Doorkeeper, RawListener
 from .core.multiaddr import Multiaddr
@@ -39,6 +39,9 @@ EXHAUSTED_PAUSE = 0.1
 NOTSENT_LOWAT = 16_384
 _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+# Linux looks at this option also of sockets that are bound, so that a listener may get it once it
+# has its port: another process that wants the port still fails, instead of sharing it.
+_CAN_REUSE_LATER = sys.platform == "linux"
 # What dialing from the listening port fails with where another port would do: the same peer was
 # dialled from it already, somebody else has it by now, or its address does not lead there.
 _PORT_UNUSABLE = {errno.EADDRNOTAVAIL, errno.EADDRINUSE, errno.EINVAL}
@@ -58,12 +61,23 @@ _RESOLVER = Resolver()
 
 
 class TcpTransport:
-    """TCP as a raw transport; `reuse_port` dials from the port it listens on (hole punching)."""
+    """TCP as a raw transport; `reuse_port` dials from the port it listens on (hole punching).
+
+    With `only_public` that is so for public addresses alone: near ones are behind no NAT, and two
+    peers of a LAN that find each other at the same moment would meet in one connection.
+    """
 
     protocols: Sequence[str] = ("tcp",)
 
-    def __init__(self, *, reuse_port: bool = False, resolver: Resolver = _RESOLVER) -> None:
+    def __init__(
+        self,
+        *,
+        reuse_port: bool = False,
+        only_public: bool = False,
+        resolver: Resolver = _RESOLVER,
+    ) -> None:
         self._reuse_port = reuse_port
+        self._only_public = only_public
         self._resolver = resolver
         self._listening: list[tuple[socket.AddressFamily, str, int]] = []
         self._door: Doorkeeper | None = None
@@ -94,16 +108,30 @@ class TcpTransport:
             # A label that is empty or too long fails before any resolver is asked.
             why = f"{addr.host} cannot be resolved: it is no name"
             raise DialError(why, phase="resolve") from problem
-        # From the port listened on, if wanted; from any other where that one will not do.
-        ways = (True, False) if self._reuse_port and self._listening else (False,)
-        for (family, target), reuse_port in product(targets, ways):
-            if reuse_port or error is None or len(ways) == 1 or error.errno in _PORT_UNUSABLE:
+        for family, target in targets:
+            # From the port listened on, if wanted; from any other where that one will not do.
+            for reuse_port in (True, False) if self._reuses(family, target) else (False,):
                 try:
                     return await self._connect(family, target, reuse_port=reuse_port)
                 except OSError as problem:
                     error = problem
+                    if problem.errno not in _PORT_UNUSABLE:
+                        break
         reason = (error.strerror or str(error)) if error else "the name has no address"
         raise DialError(f"cannot connect to {addr}: {reason}") from error
+
+    def can_punch(self, addr: Multiaddr) -> bool:
+        """Say whether `punch_raw` could use this address: one with an IP, if we listen beside."""
+        if not self._reuse_port or not self.can_dial(addr) or addr.ip is None:
+            return False
+        return self._listener_for(_family_of(addr), str(addr.ip)) is not None
+
+    async def punch_raw(self, addr: Multiaddr) -> ByteStream:
+        """Connect from the port listened on, and from no other; raises DialError."""
+        try:
+            return await self._connect(_family_of(addr), _socket_address(addr), reuse_port=True)
+        except OSError as error:
+            raise DialError(f"cannot connect to {addr}: {error.strerror}") from error
 
     async def listen_raw(self, addr: Multiaddr) -> TcpListener:
         """Bind an address; port 0 picks a free one.
@@ -118,12 +146,15 @@ class TcpTransport:
             sock.settimeout(0)
             if sys.platform != "win32":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if self._reuse_port:
+            if self._reuse_port and not _CAN_REUSE_LATER:
+                _try_alone(family, _socket_address(addr))
                 _reuse_port(sock)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(_socket_address(addr))
             sock.listen(BACKLOG)
+            if self._reuse_port and _CAN_REUSE_LATER:
+                _reuse_port(sock)
         except OSError as error:
             sock.close()
             raise OSError(error.errno, f"cannot listen on {addr}: {error.strerror}") from error
@@ -134,19 +165,19 @@ class TcpTransport:
 
     async def _resolve(self, addr: Multiaddr) -> list[tuple[socket.AddressFamily, _Target]]:
         if addr.ip is not None:
-            family = socket.AF_INET if addr.ip.version == 4 else socket.AF_INET6
-            return [(family, _socket_address(addr))]
+            return [(_family_of(addr), _socket_address(addr))]
         family = _FAMILIES[addr.components[0].name]
         return await self._resolver.look_up(addr.host or "", addr.port or 0, family)
 
     async def _connect(
-        self, family: socket.AddressFamily, target: tuple[object, ...], *, reuse_port: bool
+        self, family: socket.AddressFamily, target: _Target, *, reuse_port: bool
     ) -> ByteStream:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.settimeout(0)
-            if reuse_port:
-                self._bind_to_listener(sock, family)
+            if reuse_port and (place := self._listener_for(family, str(target[0]))) is not None:
+                _reuse_port(sock)
+                sock.bind(place)
             code = sock.connect_ex(target)
             if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
                 await wait_writable(sock)
@@ -158,12 +189,19 @@ class TcpTransport:
             sock.close()
             raise
 
-    def _bind_to_listener(self, sock: socket.socket, family: socket.AddressFamily) -> None:
-        for listening, host, port in self._listening:
-            if listening == family:
-                _reuse_port(sock)
-                sock.bind((host, port))
-                return
+    def _reuses(self, family: socket.AddressFamily, target: _Target) -> bool:
+        host = target[0]
+        if not self._reuse_port or self._listener_for(family, host) is None:
+            return False
+        kind = classify_ip(ipaddress.ip_address(host.split("%", 1)[0]))
+        return not self._only_public or kind is AddressClass.PUBLIC
+
+    def _listener_for(self, family: socket.AddressFamily, host: str) -> tuple[str, int] | None:
+        """Return where to dial a host from: loopback from loopback, the rest from elsewhere."""
+        is_near = _is_loopback(host)
+        places = [(near, port) for kind, near, port in self._listening if kind == family]
+        places.sort(key=lambda place: _is_loopback(place[0]) is not is_near)
+        return places[0] if places else None
 
 
 class TcpListener(RawListener):
@@ -251,10 +289,27 @@ def _socket_address(addr: Multiaddr) -> _Target:
     return (str(addr.ip), port)
 
 
+def _family_of(addr: Multiaddr) -> socket.AddressFamily:
+    return socket.AF_INET6 if "ip6" in addr.names else socket.AF_INET
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.split("%", 1)[0]).is_loopback
+
+
 def _multiaddr(address: tuple[object, ...]) -> Multiaddr:
     host, port = str(address[0]).split("%", 1)[0], address[1]
     ip = ipaddress.ip_address(host)
     return Multiaddr.parse(f"/ip{ip.version}/{ip}/tcp/{port}")
+
+
+def _try_alone(family: socket.AddressFamily, place: _Target) -> None:
+    """Raise OSError if another process has this port, which the option would have us share."""
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(place)
 
 
 def _reuse_port(sock: socket.socket) -> None:

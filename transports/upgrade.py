@@ -16,9 +16,11 @@ from .core.errors import (
     DialTimeout,
     LocalProtocolError,
     NegotiationError,
+    NoTransport,
     P2PError,
+    PeerIdMismatch,
 )
-from .core.interfaces import AddressesChanged, ConnectionListener, Side
+from .core.interfaces import AddressesChanged, ConnectionListener, RawPuncher, Side
 from .multistream import (
     LazyDialer,
     ListenerNegotiation,
@@ -46,6 +48,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PUNCH_PAUSE = 0.1
+"""Seconds between attempts at an address whose NAT or host refuses: the peer's packet, which opens
+the way, is some tens of milliseconds away."""
+
+PUNCH_UPGRADE_TIME = 3.0
+"""Seconds for the upgrade of a punched connection: five round trips of half a second, and little
+enough to try again where both sides took the same role."""
+
 SECURITY = "/noise"
 MUXER = "/yamux/1.0.0"
 
@@ -65,6 +75,7 @@ class Upgraded:
         self.budget = budget or NodeBudget(self.config.receive_budget)
         """What all connections share; several transports may share one."""
         self._static: StaticKey | None = None
+        self._expected: dict[Multiaddr, tuple[PeerId, Side]] = {}
 
     @property
     def protocols(self) -> Sequence[str]:
@@ -109,6 +120,46 @@ class Upgraded:
     async def listen(self, addr: Multiaddr) -> UpgradedListener:
         """Bind an address; raises AddressError or OSError with the address in its text."""
         return UpgradedListener(self, await self.raw.listen_raw(addr))
+
+    def can_punch(self, addr: Multiaddr) -> bool:
+        """Say whether the raw transport can open what the peer opens at the same moment."""
+        return isinstance(self.raw, RawPuncher) and self.raw.can_punch(addr)
+
+    async def punch(self, addr: Multiaddr, *, peer: PeerId, side: Side) -> Connection:
+        """Try until there is a connection, or until cancelled; see `Puncher.punch`."""
+        raw, place = self.raw, addr.without_peer()
+        if not isinstance(raw, RawPuncher) or not self.can_punch(addr):
+            raise NoTransport(addr)
+        self._expected[place] = peer, side
+        try:
+            while True:
+                try:
+                    stream = await raw.punch_raw(place)
+                    return await self._upgrade_punched(stream, place, side=side, peer=peer)
+                except PeerIdMismatch:
+                    raise
+                except (P2PError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+                    logger.debug("punching %s failed: %r", place, error)
+                await anyio.sleep(PUNCH_PAUSE)
+        finally:
+            self._expected.pop(place, None)
+
+    def expected(self, addr: Multiaddr) -> tuple[PeerId | None, Side]:
+        """Return who may come in from an address, and this side's role then."""
+        return self._expected.get(addr, (None, Side.LISTENER))
+
+    async def _upgrade_punched(
+        self, stream: ByteStream, addr: Multiaddr, *, side: Side, peer: PeerId
+    ) -> Connection:
+        try:
+            with anyio.fail_after(PUNCH_UPGRADE_TIME):
+                return await self.upgrade(stream, addr, side=side, peer=peer)
+        except TimeoutError:
+            await anyio.aclose_forcefully(stream)
+            raise DialTimeout(f"{addr} did not finish its upgrade", phase="upgrade") from None
+        except BaseException:
+            await anyio.aclose_forcefully(stream)
+            raise
 
     async def upgrade(
         self, stream: ByteStream, addr: Multiaddr, *, side: Side, peer: PeerId | None = None
@@ -196,8 +247,9 @@ class UpgradedListener(ConnectionListener):
             return None
         self.pending += 1
         try:
+            peer, side = self._transport.expected(addr)
             with anyio.fail_after(config.inbound_timeout):
-                return await self._transport.upgrade(stream, addr, side=Side.LISTENER)
+                return await self._transport.upgrade(stream, addr, side=side, peer=peer)
         except (P2PError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
             self.failed += 1
             logger.debug("upgrade of %s failed: %r", addr, error)

@@ -63,6 +63,14 @@ async def status(control: Control, arguments: Arguments) -> dict[str, Json]:
         "peers": len({connection.remote_peer for connection in connections}),
         "streams": sum(map(_open_streams, connections)),
         "known_peers": len(node.peers),
+        "reachability": {
+            "verdict": node.reachability.value,
+            "nat": node.reach.nat_kind().value,
+            "addresses": [
+                {"address": str(address), "verdict": verdict.value}
+                for address, verdict in node.reach.verdicts().items()
+            ],
+        },
         "limits": [
             {"limit": each.name, "used": each.used, "max": each.bound, "setting": each.setting}
             for each in node.usage()

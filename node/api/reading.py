@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ...relay.autonat.reachability import Reachability
 from ...transports.core.errors import P2PError
 from ...transports.core.interfaces import Side
 from ...transports.core.multiaddr import Multiaddr
@@ -88,6 +89,7 @@ _READ: dict[str, Callable[[Json], object]] = {
     "Multiaddr": lambda value: Multiaddr.parse(_text(value)),
     "Path": lambda value: Path(_text(value)),
     "LinkState": lambda value: LinkState[_text(value).upper()],
+    "Reachability": lambda value: Reachability[_text(value).upper()],
     "Side": lambda value: Side[_text(value).upper()],
     "BaseException": _error,
     "str": _text,

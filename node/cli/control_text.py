@@ -41,6 +41,7 @@ def status_lines(status: Told) -> list[str]:
             f" {_count(status['streams'], 'open stream')}, {status['known_peers']} known peers",
         ),
     ]
+    lines.append(_field("reachable", _reachable(status["reachability"])))
     rows = [
         (each["limit"], f"{each['used']} of {each['max']}", each["setting"])
         for each in status["limits"]
@@ -48,6 +49,24 @@ def status_lines(status: Told) -> list[str]:
     for number, line in enumerate(aligned(rows)):
         lines.append(_field("" if number else "limits", line))
     return [printable(line, limit=MAX_LINE) for line in lines]
+
+
+_REACHABLE = {
+    "public": "others can dial it",
+    "private": "others cannot dial it: behind a NAT or a firewall",
+    "unknown": "not known: too few peers have tried, or said so",
+}
+
+_NATS = {
+    "none": "no NAT",
+    "endpoint-independent": "the NAT keeps one address for all, so holes can be punched",
+    "symmetric": "the NAT shows each peer another address, so relays are needed",
+}
+
+
+def _reachable(found: Told) -> str:
+    text = _REACHABLE.get(found["verdict"], str(found["verdict"]))
+    return f"{text}; {nat}" if (nat := _NATS.get(found["nat"])) else text
 
 
 def peers_lines(found: Told, *, now: float) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from ...relay.autonat.reachability import Reachability
 from ...transports.core.interfaces import Side
 from ..events import (
     AddressesChanged,
@@ -14,6 +15,8 @@ from ..events import (
     DialFailed,
     EventsLost,
     HandlerFailed,
+    HolePunched,
+    HolePunchFailed,
     LinkChanged,
     Listening,
     MulticastUnavailable,
@@ -22,6 +25,7 @@ from ..events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    ReachabilityChanged,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -96,7 +100,22 @@ def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind o
             return f"addresses are now: {', '.join(map(str, addresses))}"
         case EventsLost(count=count):
             return f"{count} events were too many to be shown"
-    return _of_link(event) or _of_store(event) or _otherwise(event)
+    return _of_reach(event) or _of_link(event) or _of_store(event) or _otherwise(event)
+
+
+def _of_reach(event: NodeEvent) -> str | None:
+    match event:
+        case ReachabilityChanged(reachability=Reachability.PUBLIC, addresses=addresses):
+            return f"others can dial this node at {', '.join(map(str, addresses))}"
+        case ReachabilityChanged(reachability=Reachability.PRIVATE):
+            return "others cannot dial this node: it is behind a NAT or a firewall"
+        case ReachabilityChanged():
+            return "whether others can dial this node is not known any more"
+        case HolePunched(peer=peer, address=address):
+            return f"connected to {peer} without the relay ({address})"
+        case HolePunchFailed(peer=peer, reason=reason):
+            return f"no connection to {peer} without the relay: {reason}"
+    return None
 
 
 def _of_store(event: NodeEvent) -> str | None:

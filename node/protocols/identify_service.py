@@ -62,10 +62,12 @@ class Identify:
         peers: PeerStore,
         publish: Callable[[NodeEvent], None],
         is_on_link: Callable[[Multiaddr], bool],
+        observed: Callable[[Stream, Multiaddr | None], None],
         learnt: Callable[[PeerId], None] = lambda _: None,
     ) -> None:
         self._key = key
         self._is_on_link = is_on_link
+        self._observed = observed
         self._addresses = addresses
         self._protocols = protocols
         self._connections = connections
@@ -160,7 +162,9 @@ class Identify:
         if reader.message is None:
             raise RemoteProtocolError(f"no identify message within {READ_TIME:g} s")
         news = verified(reader.message, stream.connection.remote_peer)
-        return self._learn(stream.connection, news, is_push=is_push)
+        learnt = self._learn(stream.connection, news, is_push=is_push)
+        self._observed(stream, learnt.observed)
+        return learnt
 
     def _learn(self, connection: Connection, news: Verified, *, is_push: bool) -> PeerIdentified:
         peer, message = connection.remote_peer, news.message

@@ -318,6 +318,7 @@ def test_a_peers_text_steers_no_terminal():
         "peers": 1,
         "streams": 2,
         "known_peers": 3,
+        "reachability": {"verdict": "unknown", "nat": "unknown", "addresses": []},
         "limits": [{"limit": HOSTILE, "used": 1, "max": 2, "setting": "x"}],
     }
     lines = status_lines(status)

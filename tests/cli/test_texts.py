@@ -21,6 +21,8 @@ from isthmus.node.events import (
     DialFailed,
     EventsLost,
     HandlerFailed,
+    HolePunched,
+    HolePunchFailed,
     LinkChanged,
     Listening,
     MulticastUnavailable,
@@ -29,6 +31,7 @@ from isthmus.node.events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    ReachabilityChanged,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -36,6 +39,7 @@ from isthmus.node.events import (
 from isthmus.node.link import LinkState
 from isthmus.node.printable import printable
 from isthmus.node.sentences import describe
+from isthmus.relay.autonat.reachability import Reachability
 from isthmus.transports.core.errors import (
     DialError,
     DialTimeout,
@@ -124,6 +128,20 @@ def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
         (HandlerFailed(PEER, "/x", KeyError()), f"/x for {PEER} failed: KeyError"),
         (AddressesChanged((ADDRESS,)), f"addresses are now: {ADDRESS}"),
         (PeerFound(PEER, (ADDRESS,)), f"found {PEER} on the LAN (/ip4/127.0.0.1/tcp/4001)"),
+        (
+            ReachabilityChanged(Reachability.PUBLIC, (ADDRESS,)),
+            f"others can dial this node at {ADDRESS}",
+        ),
+        (
+            ReachabilityChanged(Reachability.PRIVATE, ()),
+            "others cannot dial this node: it is behind a NAT or a firewall",
+        ),
+        (
+            ReachabilityChanged(Reachability.UNKNOWN, ()),
+            "whether others can dial this node is not known any more",
+        ),
+        (HolePunched(PEER, ADDRESS, 1), f"connected to {PEER} without the relay ({ADDRESS})"),
+        (HolePunchFailed(PEER, HOSTILE), f"no connection to {PEER} without the relay: a[2Jb cdefg"),
         (MulticastUnavailable(("eth0", "br\x1b1")), "LAN: no multicast on eth0, br1"),
         (LinkChanged(PEER, LinkState.CONNECTED, ""), None),
         (

@@ -14,6 +14,22 @@ from isthmus.node.protocols.identify import (
     frame,
     verified,
 )
+from isthmus.relay.autonat.machine import RequestClient, RequestServer
+from isthmus.relay.autonat.wire import (
+    MAX_DATA,
+    DialData,
+    DialDataRequest,
+    DialRequest,
+    DialResponse,
+    DialStatus,
+    ResponseStatus,
+    decode_dial_back,
+    encode_dial_back,
+    encode_message,
+)
+from isthmus.relay.dcutr.machine import Initiator, Responder
+from isthmus.relay.dcutr.wire import MAX_ADDRESSES, HolePunch, HolePunchType
+from isthmus.relay.dcutr.wire import encode as encode_punch
 from isthmus.transports.core.envelope import (
     PEER_RECORD_DOMAIN,
     PEER_RECORD_TYPE,
@@ -90,3 +106,55 @@ def test_fuzz_signed_records(changes, data):
         assert str(error)  # noqa: PT017 - the only exception that may come
     else:
         assert record.peer_id == PEER
+
+
+AUTONAT = b"".join(
+    map(
+        encode_message,
+        (
+            DialRequest((ADDRESS, ADDRESS), 7),
+            DialData(bytes(200)),
+            DialDataRequest(0, 500),
+            DialResponse(ResponseStatus.OK, 0, DialStatus.OK),
+        ),
+    )
+)
+PUNCHES = encode_punch(HolePunch(HolePunchType.CONNECT, (ADDRESS, ADDRESS))) + encode_punch(
+    HolePunch(HolePunchType.SYNC)
+)
+
+
+@given(CHANGES | st.none(), st.binary(max_size=200), st.integers(0, 300))
+def test_fuzz_autonat(changes, data, start):
+    """Neither end is made to send more than a dial may cost, or to dial more than once."""
+    data = data if changes is None else changed(AUTONAT, changes)[start:] + data
+    client = RequestClient((ADDRESS,), 1)
+    server = RequestServer(observed=ADDRESS.ip, may_dial=lambda _: True, price=500)
+    for end in (client, server):
+        try:
+            end.receive_data(data)
+        except P2PError as error:
+            assert str(error)  # noqa: PT017 - the only exception that may come
+    sent = 0
+    while part := client.data_to_send():
+        sent += len(part)
+    assert sent < MAX_DATA + 8192
+    assert len(server.data_to_send()) < 64
+    try:
+        assert 0 <= decode_dial_back(data[: len(encode_dial_back(1))]) < 2**64
+    except P2PError as error:
+        assert str(error)  # noqa: PT017 - the only exception that may come
+
+
+@given(CHANGES | st.none(), st.binary(max_size=200), st.integers(0, 60))
+def test_fuzz_dcutr(changes, data, start):
+    data = data if changes is None else changed(PUNCHES, changes)[start:] + data
+    initiator, responder = Initiator([ADDRESS]), Responder([ADDRESS])
+    initiator.begin(0)
+    for end in (initiator, responder):
+        try:
+            punch = end.receive_data(data, 1)
+        except P2PError as error:
+            assert str(error)  # noqa: PT017 - the only exception that may come
+        else:
+            assert punch is None or len(punch.addresses) <= MAX_ADDRESSES

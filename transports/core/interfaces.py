@@ -35,7 +35,9 @@ __all__ = [
     "MessagePipe",
     "Preface",
     "Priority",
+    "Puncher",
     "RawListener",
+    "RawPuncher",
     "RawTransport",
     "Side",
     "Stream",
@@ -274,7 +276,7 @@ class Host(Protocol):
     async def connect(
         self, addr: Multiaddr, *, side: Side = Side.DIALER, fresh: bool = False
     ) -> Connection:
-        """Connect to an address; `fresh`: from a port and a key of its own (AutoNAT)."""
+        """Connect to an address; `fresh`: also where a connection to the peer stands."""
 
     @property
     def addresses(self) -> Sequence[Multiaddr]:
@@ -389,3 +391,29 @@ class RawTransport(Protocol):
 
     async def listen_raw(self, addr: Multiaddr) -> RawListener:
         """Bind an address; raises AddressError or OSError with the address in its text."""
+
+
+@runtime_checkable
+class Puncher(Protocol):
+    """A transport that opens a connection which its peer opens at the same moment (DCUtR)."""
+
+    def can_punch(self, addr: Multiaddr) -> bool:
+        """Say whether `punch` could use this address; pure."""
+
+    async def punch(self, addr: Multiaddr, *, peer: PeerId, side: Side) -> Connection:
+        """Try until there is a connection to `peer`, or until cancelled; the caller bounds it.
+
+        `side` is the role at every layer, which is not who called connect(). One that comes in from
+        that address meanwhile gets the same role. Raises PeerIdMismatch if another peer answers.
+        """
+
+
+@runtime_checkable
+class RawPuncher(Protocol):
+    """The same for a raw transport, whose byte streams `upgrade.Upgraded` makes connections of."""
+
+    def can_punch(self, addr: Multiaddr) -> bool:
+        """As in `Puncher`."""
+
+    async def punch_raw(self, addr: Multiaddr) -> ByteStream:
+        """Connect once from the port listened on, and from no other; raises DialError."""

@@ -14,7 +14,8 @@ from ..sockets import FastStream, SocketStream
 from ..wakeup import new_wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from anyio.abc import ByteStream
 
@@ -51,6 +52,10 @@ class WebSocketStream(FastStream):
         self._is_paused = False  # nor while whoever reads has enough
         self._has_said_goodbye = False
         self._is_closed = False
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._raw.extra_attributes
 
     async def open(self) -> None:
         """Run TLS and the HTTP upgrade; the caller bounds the time.

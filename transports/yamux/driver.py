@@ -92,6 +92,7 @@ class YamuxConnection:
         self.machine = machine
         self.clock = clock
         self._raw = raw
+        self.extra_attributes = raw.extra_attributes
         self._socket = raw if isinstance(raw, FastStream) else None
         self._session = session
         self._early = tuple(early)

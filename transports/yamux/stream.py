@@ -54,8 +54,8 @@ class YamuxStream(Stream):
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """No typed attributes: the connection has them."""
-        return {}
+        """What the connection's own byte stream tells, such as its local address."""
+        return self.connection.extra_attributes
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Receive at least one byte and at most `max_bytes`, which must be 1 or more."""

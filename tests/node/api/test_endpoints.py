@@ -10,7 +10,7 @@ import time
 
 import anyio
 import pytest
-from isthmus import Node, PeerId
+from isthmus import Multiaddr, Node, PeerId
 from isthmus.node.api import SOCKET_FILE
 from isthmus.node.api.client import ControlClient
 from isthmus.node.api.endpoints import ENDPOINTS
@@ -66,6 +66,10 @@ async def test_status(path):
         assert now["peers"] == 1
         assert now["streams"] >= 1
         assert now["known_peers"] == 1
+        assert now["reachability"] == {"verdict": "unknown", "nat": "unknown", "addresses": []}
+        node.reach.client.table.set_addresses([Multiaddr.parse("/ip4/1.2.3.4/tcp/1")])
+        told = (await client.get("/v1/status"))["reachability"]["addresses"]
+        assert told == [{"address": "/ip4/1.2.3.4/tcp/1", "verdict": "unknown"}]
         assert now["limits"] == [
             {"limit": "connections", "used": 2, "max": 512, "setting": "limits.connections"},
             {

@@ -18,6 +18,8 @@ from isthmus.node.events import (
     DialFailed,
     EventsLost,
     HandlerFailed,
+    HolePunched,
+    HolePunchFailed,
     LinkChanged,
     Listening,
     MulticastUnavailable,
@@ -27,11 +29,13 @@ from isthmus.node.events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    ReachabilityChanged,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
 )
 from isthmus.node.link import LinkState
+from isthmus.relay.autonat.reachability import Reachability
 from isthmus.transports.core.interfaces import Side
 
 PEER = PeerId.parse("12D3KooWGJAmQyRkvK6Cf7Jr3zhMmtLX2Q8d2hKS9sMLUFWEPTpo")
@@ -46,6 +50,9 @@ EVENTS = [
     PeerIdentified(PEER, "agent\x1b", ("/a", "/b"), (ADDRESS,), None),
     PeerIdentified(PEER, "agent", (), (), ADDRESS),
     PeerFound(PEER, (ADDRESS, ADDRESS)),
+    ReachabilityChanged(Reachability.PUBLIC, (ADDRESS,)),
+    HolePunched(PEER, ADDRESS, 2),
+    HolePunchFailed(PEER, "why"),
     MulticastUnavailable(("eth0",)),
     DialFailed(None, "why"),
     DialFailed(PEER, "why"),

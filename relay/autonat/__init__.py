@@ -1,0 +1,1 @@
+"""AutoNAT v2: whether others can dial this node."""

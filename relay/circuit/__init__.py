@@ -1,0 +1,1 @@
+"""Circuit relay v2, both sides."""

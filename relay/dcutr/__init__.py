@@ -1,0 +1,1 @@
+"""Direct connection upgrade through relay: from a circuit to a direct path."""
