@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
+from ..relay.circuit.client_config import RelaysConfig
 from ..transports.core.errors import ConfigError
 from ..transports.lan.config import LanConfig
 from ..transports.upgrade_config import UpgradeConfig
@@ -112,6 +113,9 @@ class NodeConfig:
 
     upgrade: UpgradeConfig = field(default_factory=UpgradeConfig)
     """For raw transports, which get Noise and Yamux on top."""
+
+    relays: RelaysConfig = field(default_factory=RelaysConfig)
+    """By which relays the node can be reached."""
 
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     """What the node tells of itself."""

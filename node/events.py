@@ -163,6 +163,23 @@ class PeerOffline(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class RelayReserved(NodeEvent):
+    """A relay leads peers here, at `addresses`, until then (seconds since 1970); it is renewed."""
+
+    relay: PeerId
+    addresses: tuple[Multiaddr, ...]
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLost(NodeEvent):
+    """A relay leads nobody here any more; one that the user has named is tried again."""
+
+    relay: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerFailed(NodeEvent):
     """A stream handler raised; its stream was reset."""
 

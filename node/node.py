@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, overload
 
 import anyio
 
+from ..relay.circuit.addresses import CIRCUIT
 from ..transports.core.errors import (
     AddressError,
     ConnectionClosed,
@@ -35,6 +36,7 @@ from .protocols.identify import ID_PROTOCOL, PUSH_PROTOCOL
 from .protocols.identify_service import Identify
 from .protocols.perf import PERF_PROTOCOL, serve_perf
 from .protocols.ping import MAX_INBOUND_PINGS, PING_PROTOCOL, serve_ping
+from .relayed import Relayed, with_relays
 from .router import Registration, Router, open_negotiated
 from .store.stores import Stores
 from .swarm import Swarm
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from .entries import Entry, Fullness
     from .events import EventReader, PeerIdentified
     from .link import Link
+    from .relayed import RelayStatus
     from .router import Handler
     from .selection import Rank
 
@@ -84,6 +87,7 @@ class Node:
 
     Embedding it is silent: no socket is bound and nothing is announced unless `listen` says so.
     `lan` finds the peers of the same network, and shows this node to them if it listens.
+    `relays` are addresses of relays to be reached behind, each with its /p2p.
     `data_dir` is a directory for what it learns of peers, which the next node there begins with;
     one node at a time uses it, and without one nothing is kept.
     `identity` is a new Ed25519 key unless given; `listen` names one or several multiaddrs;
@@ -101,6 +105,7 @@ class Node:
         identity: PrivateKey | None = None,
         listen: str | Multiaddr | Sequence[str | Multiaddr] = (),
         lan: bool = False,
+        relays: str | Multiaddr | Sequence[str | Multiaddr] = (),
         data_dir: Path | None = None,
         transports: Sequence[Transport | RawTransport | str] | None = None,
         config: NodeConfig | None = None,
@@ -110,8 +115,11 @@ class Node:
         self.peer_id = PeerId.from_public_key(self.key.public_key)
         self.stores = Stores(data_dir)
         self.peers = self.stores.peers
-        self._listen = _parse_listen(listen)
         self._events = EventHub()
+        self._relayed = Relayed(
+            with_relays(self.config.relays, relays), peers=self.peers, publish=self._events.publish
+        )
+        self._listen = (*_parse_listen(listen), *self._relayed.listen)
         self._listeners: list[ConnectionListener] = []
         self._addresses: tuple[Multiaddr, ...] = ()
         self._has_to_watch = anyio.Event()
@@ -148,6 +156,11 @@ class Node:
     def connections(self) -> tuple[Connection, ...]:
         """The connections that stand."""
         return tuple(entry.connection for entry in self._swarm.entries)
+
+    @property
+    def relays(self) -> tuple[RelayStatus, ...]:
+        """The relays that this node is, or may be, reached behind."""
+        return self._relayed.status()
 
     def usage(self) -> tuple[Fullness, ...]:
         """Return how full each limit of this node is."""
@@ -364,6 +377,8 @@ class Node:
                     tasks.start_soon(self._identify.run)
                     tasks.start_soon(self.links.run)
                     tasks.start_soon(self._watch_networks)
+                    if any(each.last_transport == CIRCUIT for each in self._listen):
+                        tasks.start_soon(self._relayed.run, self._events.reader())
                     await self._start_listening(tasks)
                     self._events.publish(Listening(self.peer_id, self.addresses))
                     tasks.start_soon(self.stores.run, self._events.publish)
@@ -396,6 +411,7 @@ class Node:
             transports,
             upgrade=_upgrade_config(self.config.upgrade, self.config.limits),
             websocket=self.config.websocket,
+            more=(self._relayed.transport,),
         )
         self._discovery = self._discover(chosen) if lan else None
         if self._discovery is not None:
@@ -413,6 +429,7 @@ class Node:
             standing=self._standing,
             is_wanted=self._is_wanted,
         )
+        self._relayed.bind(self._swarm)
         self._identify = Identify(
             key=self.key,
             addresses=lambda: self._told(self._addresses),
@@ -440,6 +457,7 @@ class Node:
 
     def _on_networks(self) -> None:
         self._look_at_addresses()
+        self._relayed.client.network_changed()
         self.links.news()
 
     async def _watch(self, listener: ConnectionListener) -> None:

@@ -227,6 +227,11 @@ class Swarm:
         if entry := self._entries.get(connection):
             self._remove(entry)
 
+    def abandon(self, connection: Connection, reason: str) -> None:
+        """Choose a connection no more, and close it; `reason` is told as why it has ended."""
+        if entry := self._entries.get(connection):
+            self._end(entry, reason, is_idle=False)
+
     def hold(self, connection: Connection, holder: str) -> None:
         """Have a connection neither evicted nor ended as idle until `holder` releases it."""
         if entry := self._entries.get(connection):
@@ -317,7 +322,7 @@ class Swarm:
             self._apply(self._table.dial_ended(dial, anyio.current_time()))
 
     async def _dial(self, key: Hashable, dial: Dial, side: Side) -> None:
-        if dial.peer is not None:
+        if dial.peer is not None and not dial.is_quiet:
             self._links.dialling(dial.peer)
         try:
             with dial.scope:
@@ -334,7 +339,7 @@ class Swarm:
                 del self._dials[key]
             why = "the node stops" if self._tasks is None else "nobody waits for it any more"
             dial.fail(DialError(f"the dial was cancelled: {why}"))
-            if dial.peer is not None and dial.error is not None:
+            if dial.peer is not None and dial.error is not None and not dial.is_quiet:
                 self._links.dial_failed(dial.peer, dial.error)
             if not dial.has_won:
                 self._keep_report(dial.report(anyio.current_time()))

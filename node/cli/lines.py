@@ -21,6 +21,8 @@ from ..events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    RelayLost,
+    RelayReserved,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -95,7 +97,16 @@ def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind o
             return f"addresses are now: {', '.join(map(str, addresses))}"
         case EventsLost(count=count):
             return f"{count} events were too many to be shown"
-    return _of_link(event) or _of_store(event) or _otherwise(event)
+    return _of_link(event) or _of_relay(event) or _of_store(event) or _otherwise(event)
+
+
+def _of_relay(event: NodeEvent) -> str | None:
+    match event:
+        case RelayReserved(relay=relay, addresses=addresses):
+            return f"reached through the relay {relay} ({', '.join(map(str, addresses))})"
+        case RelayLost(relay=relay, reason=reason):
+            return f"no longer reached through the relay {relay}: {reason}"
+    return None
 
 
 def _of_store(event: NodeEvent) -> str | None:
