@@ -217,10 +217,10 @@ class Swarm:
         dial = self._dials.get(key)
         if dial is None or dial.is_finished or dial.scope.cancel_called:
             dial = self._start_dial(key, target, side, priority)
-        dial.add(target.addresses, self.rank_of)
+        dial.add(target.addresses, self.rank_of, circuits={} if fresh else self._by_address)
         dial.is_quiet = dial.is_quiet and is_quiet
         self._table.hurry_dial(dial, priority)
-        return await dial.wait()
+        return await dial.wait(allow_limited=allow_limited)
 
     def discard(self, connection: Connection) -> None:
         """Choose a connection no more, since it takes no new streams; it ends by itself."""
@@ -304,7 +304,8 @@ class Swarm:
             raise LocalProtocolError("the node is not running")
         dial = self._dials[key] = Dial(target.peer, anyio.current_time())
         if not target.addresses and target.peer is not None:
-            dial.add(self._peers.addresses(target.peer), self.rank_of)
+            known = self._peers.addresses(target.peer)
+            dial.add(known, self.rank_of, circuits=self._by_address)
             by_id = Multiaddr((Component("p2p", bytes(target.peer)),))
             if self.transport_for(by_id) is not None:
                 dial.add([by_id], self.rank_of)
@@ -385,13 +386,14 @@ class Swarm:
             self._keep_report(dial.report(anyio.current_time()))
 
     def _win(self, dial: Dial, address: Multiaddr, connection: Connection) -> None:
-        dial.has_won = not dial.is_finished
+        is_first = not dial.is_finished
         entry = self._admit(connection)
         # Where the peer was reached; the address may have been its id alone.
         bare = (address if address.host else connection.remote_addr).without_peer()
         self._by_address[bare] = entry
         self._peers.add_addresses(connection.remote_peer, [bare])
         dial.finish(connection)
+        dial.has_won = is_first and dial.is_finished
 
     def rank_of(self, address: Multiaddr) -> Rank:
         """Return the kind of path that an address shows, from this machine."""

@@ -45,7 +45,7 @@ class SmallRelay:
         self.ttl = 3600
         self.limit: Limit | None = None
         self.addresses = True
-        self.voucher: bytes | None | str = "good"
+        self.voucher: bytes | str | None = "good"
         self.lie: PeerId | None = None
         self.reservations: list[PeerId] = []
         self.answer: bytes | None = None

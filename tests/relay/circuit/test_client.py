@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import anyio
+import anyio.lowlevel
 import pytest
 from isthmus import Node
 from isthmus.node.events import (
@@ -19,7 +22,7 @@ from isthmus.transports.core.keys import PrivateKey
 from isthmus.transports.core.multiaddr import Multiaddr
 from isthmus.transports.core.peer_id import PeerId
 
-from .relays import LOOPBACK, small_relay
+from .relays import LOOPBACK, SmallRelay, small_relay
 
 ECHO = "/echo/1.0.0"
 STRANGER = PeerId.from_public_key(PrivateKey.from_seed(b"x" * 32).public_key)
@@ -78,3 +81,304 @@ async def test_it_is_also_reached_by_the_relays_id_alone():
             await alice.connect(relay.node.addresses)
             short = f"/p2p/{relay.node.peer_id}/p2p-circuit/p2p/{bob.peer_id}"
             assert await alice.request(short, ECHO, b"short") == b"short"
+
+
+async def test_every_refusal_of_a_circuit_is_an_error_with_its_status_and_a_hint():
+    async with small_relay() as relay:
+        async with Node(relays=relay.node.addresses) as bob, Node() as alice:
+            await reserved(bob)
+            for status in Status:
+                if status is Status.OK:
+                    continue
+                relay.circuit_status = status
+                with pytest.raises(DialError) as caught:
+                    await alice.connect(behind(relay.node, bob))
+                (attempt,) = caught.value.attempts
+                assert attempt.phase == "relay"
+                assert isinstance(attempt.cause, CircuitRefused)
+                assert attempt.cause.status == status
+                assert str(relay.node.peer_id) in str(caught.value)
+                report = alice.why(bob.peer_id)
+                assert report.steps[0].rank is Rank.RELAY
+                assert report.steps[0].hint
+
+
+async def test_a_peer_that_is_no_relay_and_one_that_is_away():
+    async with Node(listen=LOOPBACK) as none, Node() as alice:
+        with pytest.raises(DialError, match="is no relay"):
+            await alice.connect(f"{none.addresses[0]}/p2p-circuit/p2p/{STRANGER}")
+        gone = none.addresses[0]
+        with pytest.raises(DialError, match="does not end in the peer's"):
+            await alice.connect(f"{gone}/p2p-circuit")
+        with pytest.raises(DialError, match="leads through this very node"):
+            await none.connect(f"{gone}/p2p-circuit/p2p/{STRANGER}")
+    async with Node() as alice:
+        with pytest.raises(DialError, match="no circuit through the relay"):
+            await alice.connect(f"{gone}/p2p-circuit/p2p/{STRANGER}")
+        (step,) = alice.why(STRANGER).steps
+        assert step.phase == "relay"
+        assert "nothing listens there" in step.hint
+
+
+async def test_a_circuit_whose_source_is_another_peer_than_the_relay_says_is_closed():
+    async with small_relay() as relay:
+        async with Node(relays=relay.node.addresses) as bob, Node() as alice:
+            await reserved(bob)
+            bob.handle(ECHO, echo)
+            relay.lie = STRANGER
+            with pytest.raises(DialError):
+                await alice.connect(behind(relay.node, bob))
+            assert [each.remote_peer for each in bob.connections] == [relay.node.peer_id]
+            relay.lie = None
+            assert await alice.request(behind(relay.node, bob), ECHO, b"true") == b"true"
+
+
+async def test_a_circuit_that_leads_to_another_peer_than_was_meant_is_refused():
+    async with small_relay() as relay:
+        async with Node(relays=relay.node.addresses) as bob, Node() as alice:
+            await reserved(bob)
+            # The relay leads to bob whoever is asked for.
+            serve = relay.connect
+            relay.connect = lambda stream, _: serve(stream, bob.peer_id)
+            with pytest.raises(DialError, match="expected peer"):
+                await alice.connect(f"{relay.node.addresses[0]}/p2p-circuit/p2p/{STRANGER}")
+
+
+async def test_nobody_is_led_here_by_a_relay_that_was_not_asked_to():
+    async with small_relay() as relay, small_relay() as other:
+        async with Node(relays=relay.node.addresses) as bob, Node() as alice:
+            await reserved(bob)
+            await bob.connect(other.node.addresses)
+            other.reservations.append(bob.peer_id)
+            with pytest.raises(DialError, match="does not serve this peer"):
+                await alice.connect(behind(other.node, bob))
+
+
+async def test_a_limit_counts_down_and_says_what_ended_the_circuit():
+    async with small_relay() as relay:
+        relay.limit = Limit(duration=120, data=10_000)
+        async with Node(relays=relay.node.addresses) as bob, Node() as alice:
+            await reserved(bob)
+            bob.handle(ECHO, echo, allow_limited=True)
+            events = alice.events()
+            connection = await alice.connect(behind(relay.node, bob))
+            limit = connection.limit
+            before = limit.bytes_left
+            assert 5000 < before < 10_000
+            assert 0 < limit.seconds_left <= 120
+            stream = await alice.open_stream(bob.peer_id, ECHO, allow_limited=True)
+            async with stream:
+                await stream.send(bytes(1000))
+                while (left := limit.bytes_left) > before - 2000:
+                    await stream.receive()
+                assert left < before - 2000
+                await stream.send(bytes(left))
+                # The relay ends what has used up its bytes.
+                (here,) = [each for each in bob.connections if each.remote_peer == alice.peer_id]
+                while limit.bytes_left:
+                    await anyio.lowlevel.checkpoint()
+                for each in relay.node.connections:
+                    if each.remote_peer == alice.peer_id:
+                        await each.aclose()
+            ended = await until(events, ConnectionEnded, peer=bob.peer_id)
+            assert "bytes of a circuit" in ended.reason
+            assert "the relay's own" in ended.reason
+            assert here.limit is not None
+
+
+async def test_ordinary_streams_wait_for_a_path_without_a_limit():
+    async with small_relay() as relay:
+        relay.limit = Limit()
+        async with Node(listen=LOOPBACK, relays=relay.node.addresses) as bob, Node() as alice:
+            await reserved(bob)
+            bob.handle(ECHO, echo)
+            bob.handle("/open/1", echo, allow_limited=True)
+            circuit = behind(relay.node, bob)
+            for _ in range(2):
+                with pytest.raises(DialError, match="allow_limited"):
+                    await alice.open_stream(circuit, ECHO)
+            (limited,) = [each for each in alice.connections if each.remote_peer == bob.peer_id]
+            assert limited.limit.bytes_left is None
+            assert limited.limit.seconds_left is None
+            async with await alice.open_stream(circuit, "/open/1", allow_limited=True) as stream:
+                await stream.send(b"small")
+                assert await stream.receive() == b"small"
+            # The other side serves only what may run there.
+            stream = await limited.open_stream()
+            async with stream:
+                await stream.send(b"\x13/multistream/1.0.0\n\x0c/echo/1.0.0\n")
+                said = b""
+                while b"na\n" not in said:
+                    said += await stream.receive()
+            direct = [each for each in bob.addresses if "p2p-circuit" not in each.names]
+            assert await alice.request([circuit, *direct], ECHO, b"direct") == b"direct"
+
+
+async def test_who_takes_limits_is_not_kept_waiting_by_who_does_not():
+    async with small_relay() as relay:
+        relay.limit = Limit()
+        async with Node(relays=relay.node.addresses) as bob, Node() as alice:
+            await reserved(bob)
+            bob.handle(ECHO, echo, allow_limited=True)
+            listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+            port = listener.extra(anyio.abc.SocketAttribute.local_port)
+            silent = f"/ip4/127.0.0.1/tcp/{port}/p2p/{bob.peer_id}"
+            both = [silent, behind(relay.node, bob)]
+            async with listener, anyio.create_task_group() as tasks:
+                tasks.start_soon(failing, alice, both)
+                await anyio.wait_all_tasks_blocked()
+                with anyio.fail_after(3):
+                    connection = await alice.connect(both)
+                assert connection.limit is not None
+                tasks.cancel_scope.cancel()
+
+
+async def failing(node: Node, to: list[str]) -> None:
+    with pytest.raises(DialError):
+        await node.open_stream(to, ECHO)
+
+
+@pytest.mark.parametrize("addresses", [True, False])
+@pytest.mark.parametrize("voucher", ["good", None])
+async def test_what_a_relay_may_leave_out(addresses, voucher):
+    async with small_relay() as relay:
+        relay.addresses, relay.voucher = addresses, voucher
+        async with Node(relays=relay.node.addresses) as bob:
+            told = await until(bob.events(), RelayReserved)
+            assert [str(each) for each in told.addresses] == [
+                f"{relay.node.addresses[0]}/p2p-circuit"
+            ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\x00",
+        b"\xff\xff\xff\xff\x0f",
+        HopMessage(HopType.RESERVE).frame(),
+        HopMessage(HopType.STATUS, status=Status.OK).frame(),
+    ],
+)
+async def test_an_answer_that_is_none_is_a_failure_and_is_asked_for_again(answer):
+    async with small_relay() as relay:
+        relay.answer = answer
+        async with Node(relays=relay.node.addresses) as bob:
+            with anyio.fail_after(5):
+                while bob.relays[0].state != "waiting":
+                    await anyio.lowlevel.checkpoint()
+                relay.answer = None
+                await until(bob.events(), RelayReserved)
+
+
+async def test_a_voucher_of_another_is_no_reservation():
+    async with small_relay() as relay:
+        relay.voucher = b"forged"
+        async with Node(relays=relay.node.addresses) as bob:
+            with anyio.fail_after(5):
+                while bob.relays[0].state != "waiting":
+                    await anyio.lowlevel.checkpoint()
+            assert bob.addresses == ()
+
+
+async def test_a_relay_that_says_no_is_shown_and_asked_again():
+    async with small_relay() as relay:
+        relay.status = Status.RESOURCE_LIMIT_EXCEEDED
+        async with Node(relays=relay.node.addresses) as bob:
+            with anyio.fail_after(10):
+                while bob.relays[0].state != "refused":
+                    await anyio.lowlevel.checkpoint()
+                (shown,) = bob.relays
+                assert "a limit of it is reached" in shown.reason
+                assert shown.until is None
+                relay.status = Status.OK
+                await until(bob.events(), RelayReserved)
+                (shown,) = bob.relays
+                assert shown.state == "reserved"
+                assert shown.is_configured
+                assert shown.to_json()["configured"] is True
+
+
+async def test_a_relay_that_starts_again_gives_a_new_reservation():
+    key = PrivateKey.from_seed(b"r" * 32)
+    async with AsyncExitStack() as relays, AsyncExitStack() as nodes:
+        relay = await relays.enter_async_context(small_relay(identity=key))
+        address = relay.node.addresses[0]
+        bob = await nodes.enter_async_context(Node(relays=address))
+        events = bob.events()
+        await until(events, RelayReserved)
+        await relay.node._listeners[0].aclose()
+        for each in relay.node.connections:
+            await each.aclose()
+        await until(events, RelayLost)
+        assert bob.addresses == ()
+        with anyio.fail_after(4):
+            place = str(address.without_peer())
+            again = await nodes.enter_async_context(Node(listen=place, identity=key))
+            SmallRelay(again)
+            await until(events, RelayReserved)
+            assert bob.addresses
+
+
+async def test_a_relay_that_is_met_is_used_if_that_is_wanted():
+    from isthmus import NodeConfig
+    from isthmus.relay.circuit.client_config import RelaysConfig
+
+    config = NodeConfig(relays=RelaysConfig(discover=True))
+    async with small_relay() as relay, Node(config=config) as bob, Node() as shy:
+        events, shys = bob.events(), shy.events()
+        assert bob.relays == ()
+        await bob.connect(relay.node.addresses)
+        await shy.connect(relay.node.addresses)
+        await until(events, RelayReserved)
+        assert not bob.relays[0].is_configured
+        await until(shys, PeerIdentified)
+        assert shy.relays == ()
+        assert relay.reservations == [bob.peer_id]
+
+
+async def test_listening_behind_one_relay_by_its_address():
+    async with small_relay() as relay, small_relay() as other:
+        address = f"{relay.node.addresses[0]}/p2p-circuit"
+        async with Node(listen=address, relays=other.node.addresses) as bob, Node() as alice:
+            events = bob.events()
+            for _ in range(2):
+                await until(events, RelayReserved)
+            while len(bob.addresses) < 2:
+                await until(events, AddressesChanged)
+            bob.handle(ECHO, echo)
+            for each in (relay.node, other.node):
+                connection = await alice.connect(behind(each, bob), fresh=True)
+                stream = await connection.open_stream()
+                await stream.aclose()
+
+
+async def test_a_stream_of_a_circuit_that_breaks_is_broken():
+    async with small_relay() as relay:
+        async with Node(relays=relay.node.addresses) as bob, Node() as alice:
+            await reserved(bob)
+            bob.handle(ECHO, echo)
+            stream = await alice.open_stream(behind(relay.node, bob), ECHO)
+            async with stream:
+                await stream.send(b"1")
+                await stream.receive()
+                for each in relay.node.connections:
+                    await each.aclose()
+                with pytest.raises(StreamReset):
+                    await stream.receive()
+
+
+def test_addresses_of_relays_are_checked():
+    from isthmus.relay.circuit.machine import MAX_CONFIGURED
+    from isthmus.transports.core.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"relays\.via"):
+        Node(relays="/ip4/192.0.2.1/tcp/1")
+    many = [
+        Multiaddr.parse("/ip4/192.0.2.1/tcp/1").with_peer(
+            PeerId.from_public_key(PrivateKey.from_seed(bytes([n]) * 32).public_key)
+        )
+        for n in range(MAX_CONFIGURED + 1)
+    ]
+    with pytest.raises(ConfigError, match="relays"):
+        Node(relays=many)
