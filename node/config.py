@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
+from ..relay.circuit.limits import RelayServerConfig
 from ..transports.core.errors import ConfigError
 from ..transports.lan.config import LanConfig
 from ..transports.upgrade_config import UpgradeConfig
@@ -115,6 +116,9 @@ class NodeConfig:
 
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     """What the node tells of itself."""
+
+    relay_server: RelayServerConfig = field(default_factory=RelayServerConfig)
+    """How this node relays for others."""
 
     dial_found: bool = False
     """Connect to every peer that the LAN shows."""
