@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from ..relay.circuit.client_config import RelaysConfig
+from ..relay.circuit.limits import RelayServerConfig
 from ..transports.core.errors import ConfigError
 from ..transports.lan.config import LanConfig
 from ..transports.upgrade_config import UpgradeConfig
@@ -119,6 +120,9 @@ class NodeConfig:
 
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     """What the node tells of itself."""
+
+    relay_server: RelayServerConfig = field(default_factory=RelayServerConfig)
+    """How this node relays for others."""
 
     dial_found: bool = False
     """Connect to every peer that the LAN shows."""

@@ -204,6 +204,41 @@ class StoreRecovered(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class RelayReservationMade(NodeEvent):
+    """A peer can be reached through this node, until then (Unix seconds) if it does not renew."""
+
+    peer: PeerId
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class RelayReservationEnded(NodeEvent):
+    """A peer can be reached through this node no more."""
+
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitOpened(NodeEvent):
+    """This node relays between two peers; the source has dialled the target."""
+
+    source: PeerId
+    target: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitEnded(NodeEvent):
+    """Such a circuit has ended, after `seconds`; `bytes` counts what it carried both ways."""
+
+    source: PeerId
+    target: PeerId
+    bytes: int
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventsLost(NodeEvent):
     """This reader was too slow for `count` events."""
 

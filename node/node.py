@@ -37,6 +37,7 @@ from .protocols.identify_service import Identify
 from .protocols.perf import PERF_PROTOCOL, serve_perf
 from .protocols.ping import MAX_INBOUND_PINGS, PING_PROTOCOL, serve_ping
 from .relayed import Relayed, with_relays
+from .relaying import Relaying
 from .router import Registration, Router, open_negotiated
 from .store.stores import Stores
 from .swarm import Swarm
@@ -373,6 +374,7 @@ class Node:
             async with self.stores.opened(), anyio.create_task_group() as tasks:
                 try:
                     self._swarm.start(tasks)
+                    self.relaying.start(tasks, self._router)
                     self._resume_keeping()
                     tasks.start_soon(self._identify.run)
                     tasks.start_soon(self.links.run)
@@ -439,6 +441,15 @@ class Node:
             publish=self._events.publish,
             is_on_link=networks.holds,
         )
+        self.relaying = Relaying(
+            self,
+            self.config.relay_server,
+            swarm=self._swarm,
+            peers=self.peers,
+            standing=self._standing,
+            publish=self._events.publish,
+            negotiation_timeout=self.config.negotiation_timeout,
+        )
         self._register_own()
         for transport in chosen:
             transport.attach(self)
@@ -493,6 +504,7 @@ class Node:
         try:
             await self._router.serve(entry.connection, tasks, entry.upkeep, on_end)
         finally:
+            self.relaying.connection_ended(entry.connection)
             self._identify.forget(entry.connection)
 
     def _standing(self, peer: PeerId) -> Standing:

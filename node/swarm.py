@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
+from ..transports.core.addresses import prefix_of
 from ..transports.core.codes import ConnectionCode
 from ..transports.core.errors import (
     DialError,
@@ -46,7 +47,7 @@ from .limits import (
     Evicted,
     Standing,
 )
-from .prefixes import Doorway, prefix_of
+from .prefixes import Doorway
 from .refusals import RefusalDigest
 from .selection import Selection, rank_of
 

@@ -36,8 +36,8 @@ def transports_for(
     """Return the transports that objects and names stand for; None for TCP and WebSocket.
 
     `more` are added where none of those claims their protocols. Raw ones get Noise and Yamux with
-    the settings `upgrade`; WebSocket gets `websocket`, unless it is an object. Raises ConfigError for a name that no package has registered, one that does not
-    load, and for what is no transport.
+    the settings `upgrade`; WebSocket gets `websocket`, unless it is an object. Raises ConfigError
+    for a name that no package has registered, one that does not load, and for what is no transport.
     """
     if specs is None:
         from .tcp import TcpTransport

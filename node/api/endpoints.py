@@ -139,6 +139,14 @@ async def links(control: Control, arguments: Arguments) -> dict[str, Json]:
     }
 
 
+async def relay(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Say for whom the node relays, how much, and within which limits."""
+    found = control.node.relaying.status()
+    if found is None:
+        raise ControlError("this node is no relay; isthmus run --relay makes it one", status=404)
+    return found
+
+
 async def events(control: Control, arguments: Arguments) -> Lines:
     """Tell where the node listens, as its first event does, and what happens from now on."""
     node = control.node
@@ -165,6 +173,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint("POST", "/v1/disconnect", disconnect, takes=("peer",)),
     Endpoint("POST", "/v1/ping", ping_peer, takes=("to", "count")),
     Endpoint("GET", "/v1/links", links, takes=("peer",)),
+    Endpoint("GET", "/v1/relay", relay),
     Endpoint("POST", "/v1/keep", keep, takes=("to",)),
     Endpoint("POST", "/v1/forget", forget, takes=("peer",)),
 )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ...transports.core.interfaces import Side
 from ..events import (
     AddressesChanged,
+    CircuitEnded,
+    CircuitOpened,
     ConnectionEnded,
     ConnectionOpened,
     ConnectionRefused,
@@ -22,6 +24,8 @@ from ..events import (
     PeerOffline,
     PeerOnline,
     RelayLost,
+    RelayReservationEnded,
+    RelayReservationMade,
     RelayReserved,
     StoreDegraded,
     StoreRecovered,
@@ -30,6 +34,7 @@ from ..events import (
 from ..link import LinkState
 from ..printable import printable
 from .output import style
+from .sizes import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,10 +102,14 @@ def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind o
             return f"addresses are now: {', '.join(map(str, addresses))}"
         case EventsLost(count=count):
             return f"{count} events were too many to be shown"
-    return _of_link(event) or _of_relay(event) or _of_store(event) or _otherwise(event)
+    return _told_by_part(event) or _otherwise(event)
 
 
-def _of_relay(event: NodeEvent) -> str | None:
+def _told_by_part(event: NodeEvent) -> str | None:
+    return _of_link(event) or _of_relays(event) or _of_store(event) or _of_relay(event)
+
+
+def _of_relays(event: NodeEvent) -> str | None:
     match event:
         case RelayReserved(relay=relay, addresses=addresses):
             return f"reached through the relay {relay} ({', '.join(map(str, addresses))})"
@@ -115,6 +124,20 @@ def _of_store(event: NodeEvent) -> str | None:
             return f"what is known of peers is in memory only: {path}: {reason}"
         case StoreRecovered(path=path):
             return f"what is known of peers is kept again: {path}"
+    return None
+
+
+def _of_relay(event: NodeEvent) -> str | None:
+    match event:
+        case RelayReservationMade(peer=peer):
+            return f"relaying for {peer}"
+        case RelayReservationEnded(peer=peer, reason=reason):
+            return f"relaying for {peer} no more: {reason}"
+        case CircuitOpened(source=source, target=target):
+            return f"circuit from {source} to {target}"
+        case CircuitEnded(source=source, target=target, bytes=count, reason=reason):
+            carried = format_size(count)
+            return f"circuit from {source} to {target} ended after {carried}: {reason}"
     return None
 
 

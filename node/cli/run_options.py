@@ -37,12 +37,16 @@ KEYS = {
     "echo": "services.echo",
     "perf": "services.perf",
     "lan": "lan.enabled",
+    "relay": "relay.preset",
     "control": "control.socket",
     "tls_cert": "websocket.cert_file",
     "tls_key": "websocket.key_file",
     "debug": "log.level",
 }
 """The setting that each option is."""
+
+PRESETS = ("off", "default", "public", "generous")
+"""What `--relay` takes: the presets of `RelayServerConfig`, which is loaded later."""
 
 DEFAULT = "default"
 
@@ -104,6 +108,15 @@ _OPTIONS = (
         default=None,
         help="Find the peers of this network by mDNS, connect to them, and be found by them."
         " Default: unless every address listened on is a loopback one.",
+    ),
+    click.option(
+        "--relay",
+        metavar="PRESET",
+        is_flag=False,
+        flag_value="default",
+        type=click.Choice(PRESETS),
+        help="Relay for other peers: for those that are kept or that relay.allow of the"
+        " configuration lists (--relay), or for anyone, a little (--relay=public).",
     ),
     click.option(
         "--control",
