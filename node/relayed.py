@@ -17,7 +17,7 @@ from ..transports.core.interfaces import Priority
 from ..transports.core.multiaddr import Multiaddr
 from .dialing import Target
 from .dialplan import MAX_ADDRESSES
-from .events import ConnectionOpened, PeerIdentified, RelayLost, RelayReserved
+from .events import ConnectionEnded, ConnectionOpened, PeerIdentified, RelayLost, RelayReserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .peerstore import PeerStore
     from .swarm import Swarm
 
-HOLDER = "relay"
+HOLDER = "relay client"
 """Who keeps a connection from being closed: see `Swarm.hold`."""
 
 
@@ -152,6 +152,8 @@ class Relayed:
     def _note(self, event: NodeEvent) -> None:
         if isinstance(event, ConnectionOpened):
             self.client.connected(event.peer)
+        elif isinstance(event, ConnectionEnded):
+            self.client.disconnected(event.peer)
         elif (
             isinstance(event, PeerIdentified)
             and HOP_PROTOCOL in event.protocols

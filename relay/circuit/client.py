@@ -178,6 +178,12 @@ class RelayClient:
         self.relays.news(_now(), relay)
         self._poke.set()
 
+    def disconnected(self, relay: PeerId) -> None:
+        """Note that a connection to a peer has ended: a relay that had refused may be another."""
+        if relay in self.relays and relay not in self._held:
+            self.relays.lost(relay, "the connection has ended", _now())
+            self._poke.set()
+
     def network_changed(self) -> None:
         """Note that this machine's networks have changed: what stands may stand no longer."""
         for held in self._held.values():

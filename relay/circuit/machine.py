@@ -156,13 +156,15 @@ class Relays:
             supervisor.failed(now, self._draw(), reason)
 
     def lost(self, relay: PeerId, reason: str, now: float) -> None:
-        """Note that the connection which carries a reservation has ended."""
+        """Note that the connection to a relay has ended, which carries the reservation."""
         supervisor = self._supervisors.get(relay)
-        if supervisor is None or not supervisor.is_reserved:
+        if supervisor is None:
             return
+        was_reserved = supervisor.is_reserved
         supervisor.lost(now, self._draw(), reason)
         self._has_changed = True
-        self._hurry(relay, now)
+        if was_reserved:
+            self._hurry(relay, now)
 
     def news(self, now: float, relay: PeerId | None = None) -> None:
         """Try at once what waits: there was a sign of a relay, or, without one, of the network."""

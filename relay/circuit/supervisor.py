@@ -126,6 +126,7 @@ class Supervisor:
         self._delay: float | None = None
         self._reserved_at = -inf
         self._refused_since: float | None = None
+        self._refused_at = -inf
         self._late_refusals = 0
         self._renewal_failures = 0
 
@@ -207,6 +208,7 @@ class Supervisor:
             self._renew_later(now, random)
             return
         self.state = SupervisorState.REFUSED
+        self._refused_at = now
         if self._refused_since is None:
             self._refused_since = now
         delay = self._refusal_delay(now - self._refused_since, is_alone=is_alone)
@@ -215,7 +217,13 @@ class Supervisor:
     # What happens besides
 
     def lost(self, now: float, random: float, reason: str) -> None:
-        """Note that the connection which carried the reservation has ended."""
+        """Note that the connection to the relay has ended, which carried the reservation.
+
+        One that had refused, a while before, may have started again: it is asked anew.
+        """
+        if self.state is SupervisorState.REFUSED and now - self._refused_at >= NEWS_INTERVAL:
+            self._begin_anew(now)
+            self._due = min(self._due, now + self._next_delay(now, random))
         if not self.is_reserved:
             return
         self.reason = reason

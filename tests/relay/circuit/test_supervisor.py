@@ -223,6 +223,15 @@ def test_one_that_is_wanted_again_during_its_attempt_takes_what_that_brings():
     assert supervisor.is_reserved
 
 
+def test_one_that_refused_and_then_goes_is_asked_anew_once_it_is_back():
+    supervisor = begun()
+    supervisor.refused(0.0, 0.0, "full")
+    supervisor.lost(0.5, 0.0, "it refuses, and closes the connection")
+    assert supervisor.next_timeout() == 4
+    supervisor.lost(2.0, 0.0, "it starts again")
+    assert supervisor.next_timeout() == 2.1
+
+
 def test_a_loss_during_renewal_leaves_the_attempt_to_it():
     supervisor = reserved()
     now = next_attempt(supervisor, 0.0)
