@@ -180,6 +180,14 @@ class RelayLost(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class RelayRefused(NodeEvent):
+    """A relay does not lead peers here, and has said why; told once for each reason."""
+
+    relay: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerFailed(NodeEvent):
     """A stream handler raised; its stream was reset."""
 

@@ -17,7 +17,14 @@ from ..transports.core.interfaces import Priority
 from ..transports.core.multiaddr import Multiaddr
 from .dialing import Target
 from .dialplan import MAX_ADDRESSES
-from .events import ConnectionEnded, ConnectionOpened, PeerIdentified, RelayLost, RelayReserved
+from .events import (
+    ConnectionEnded,
+    ConnectionOpened,
+    PeerIdentified,
+    RelayLost,
+    RelayRefused,
+    RelayReserved,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,7 +86,11 @@ class Relayed:
         self._swarm: Swarm | None = None
         try:
             self.client = RelayClient(
-                config, self, on_reserved=self._reserved, on_lost=self._on_lost
+                config,
+                self,
+                on_reserved=self._reserved,
+                on_lost=self._on_lost,
+                on_refused=self._on_refused,
             )
         except LimitExceeded as error:
             raise ConfigError(str(error)) from error
@@ -178,6 +189,9 @@ class Relayed:
     def _reserved(self, held: Held) -> None:
         until = _wall_clock(held.until)
         self._publish(RelayReserved(held.relay, held.addresses, until))
+
+    def _on_refused(self, relay: PeerId, reason: str) -> None:
+        self._publish(RelayRefused(relay, reason))
 
     def _on_lost(self, relay: PeerId, reason: str) -> None:
         self._publish(RelayLost(relay, reason))

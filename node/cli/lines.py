@@ -24,6 +24,7 @@ from ..events import (
     PeerOffline,
     PeerOnline,
     RelayLost,
+    RelayRefused,
     RelayReservationEnded,
     RelayReservationMade,
     RelayReserved,
@@ -113,6 +114,8 @@ def _of_relays(event: NodeEvent) -> str | None:
     match event:
         case RelayReserved(relay=relay, addresses=addresses):
             return f"reached through the relay {relay} ({', '.join(map(str, addresses))})"
+        case RelayRefused(reason=reason):
+            return reason
         case RelayLost(relay=relay, reason=reason):
             return f"no longer reached through the relay {relay}: {reason}"
     return None

@@ -98,7 +98,11 @@ class Held:
 
 
 class RelayClient:
-    """Keeps this node reachable behind relays; `on_reserved` and `on_lost` are told of changes."""
+    """Keeps this node reachable behind relays.
+
+    `on_reserved` and `on_lost` are told of changes, `on_refused` of every new reason that a relay
+    has to refuse.
+    """
 
     def __init__(
         self,
@@ -107,6 +111,7 @@ class RelayClient:
         *,
         on_reserved: Callable[[Held], object] = lambda _: None,
         on_lost: Callable[[PeerId, str], object] = lambda *_: None,
+        on_refused: Callable[[PeerId, str], object] = lambda *_: None,
         policy: SupervisorPolicy | None = None,
         draw: Callable[[], float] = random.random,
         wall_clock: Callable[[], float] = time.time,
@@ -115,6 +120,7 @@ class RelayClient:
         self._connections = connections
         self._on_reserved = on_reserved
         self._on_lost = on_lost
+        self._on_refused = on_refused
         self._draw = draw
         self._wall_clock = wall_clock
         self.relays = Relays(draw=draw, wanted=config.wanted, policy=policy)
@@ -247,6 +253,8 @@ class RelayClient:
             if self.relays.reserved(relay, held.until - now, now):
                 self._hold(held)
         elif is_refused:
+            if relay in self.relays and self.relays.supervisor(relay).reason != why:
+                self._on_refused(relay, why)
             self.relays.refused(relay, why, now)
         else:
             self.relays.failed(relay, why, now)
