@@ -36,6 +36,9 @@ KNOWN_LIMIT = 256
 MAX_KNOWN_LIMIT = 1000
 """The most that may be asked for: a megabyte, composed in some ten milliseconds."""
 
+MAX_RELAYS = 32
+"""Relays that a status lists; those of the user come first, and are fewer."""
+
 MAX_PINGS = 1000
 """Round trips of one request, whose answer comes after the last."""
 
@@ -59,6 +62,7 @@ async def status(control: Control, arguments: Arguments) -> dict[str, Json]:
         "peers": len({connection.remote_peer for connection in connections}),
         "streams": sum(map(_open_streams, connections)),
         "known_peers": len(node.peers),
+        "relays": [relay.to_json() for relay in node.relays[:MAX_RELAYS]],
         "limits": [
             {"limit": each.name, "used": each.used, "max": each.bound, "setting": each.setting}
             for each in node.usage()

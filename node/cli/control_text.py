@@ -41,6 +41,8 @@ def status_lines(status: Told) -> list[str]:
             f" {_count(status['streams'], 'open stream')}, {status['known_peers']} known peers",
         ),
     ]
+    for number, line in enumerate(aligned(map(_relay, status.get("relays", ())))):
+        lines.append(_field("" if number else "relays", line))
     rows = [
         (each["limit"], f"{each['used']} of {each['max']}", each["setting"])
         for each in status["limits"]
@@ -174,6 +176,17 @@ def _circuit(circuit: Told) -> tuple[str, ...]:
 
 def _source(source: Told) -> tuple[str, ...]:
     return source["peer"], _count(source["circuits"], "circuit"), format_size(source["bytes"])
+
+
+def _relay(relay: Told) -> tuple[str, ...]:
+    rtt, reason = relay["rtt_ms"], relay["reason"]
+    return (
+        str(relay["relay"]),
+        str(relay["state"]),
+        "-" if rtt is None else f"{rtt:.3g} ms",
+        "yours" if relay["configured"] else "discovered",
+        str(reason or ""),
+    )
 
 
 def _connection(connection: Told) -> tuple[str, ...]:

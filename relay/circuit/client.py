@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -16,6 +17,7 @@ from ...transports.core.interfaces import Side
 from .addresses import announced
 from .machine import Attempt, Relays
 from .reserving import reserve, ttl_of
+from .selection import PROBES
 from .wire import HOP_PROTOCOL
 
 if TYPE_CHECKING:
@@ -45,8 +47,6 @@ SURVEY_INTERVAL = 600.0
 
 SURVEY_SIZE = 4
 """Relays looked at each time."""
-
-SURVEY_PROBES = 3
 
 _FAILURES = (
     P2PError,
@@ -229,7 +229,7 @@ class RelayClient:
             with scope:
                 addresses = self.relays.addresses(relay)
                 connection = await self._connections.connect(relay, addresses)
-                self.relays.connected(relay, connection.statistics().round_trip_time)
+                self.relays.connected(relay)
                 held = await self._reserve(relay)
             if scope.cancelled_caught and held is None:
                 why = f"no answer within {attempt.patience:.3g} s"
@@ -336,8 +336,9 @@ class RelayClient:
         self._poke.set()
 
     async def _check_again_and_again(self, held: Held) -> None:
-        while True:
-            with anyio.move_on_after(CHECK_INTERVAL):
+        for count in itertools.count():
+            # At first to measure it.
+            with anyio.move_on_after(CHECK_INTERVAL if count >= PROBES else 0):
                 await held.check.wait()
             is_urgent = held.check.is_set()
             held.check = anyio.Event()
@@ -358,7 +359,7 @@ class RelayClient:
             return True
         if round_trip is None:
             return False
-        self.relays.selection.measured(connection.remote_peer, [round_trip])
+        self.relays.measured(connection.remote_peer, [round_trip])
         return True
 
     # What is not used
@@ -377,11 +378,11 @@ class RelayClient:
 
     async def _look_at(self, relay: PeerId) -> None:
         try:
-            with anyio.move_on_after(CHECK_TIME * SURVEY_PROBES):
+            with anyio.move_on_after(CHECK_TIME * PROBES):
                 addresses = self.relays.addresses(relay)
                 connection = await self._connections.connect(relay, addresses)
-                times = [await connection.probe() for _ in range(SURVEY_PROBES)]
-                self.relays.selection.measured(relay, times)
+                times = [await connection.probe() for _ in range(PROBES)]
+                self.relays.measured(relay, times)
         except _FAILURES as error:
             logger.debug("the relay %s was not reached: %s", relay, error)
 

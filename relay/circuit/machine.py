@@ -16,7 +16,7 @@ from .selection import Health, RelaySelection, place_of
 from .supervisor import Supervisor, SupervisorPolicy, SupervisorState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ...transports.core.multiaddr import Multiaddr
     from ...transports.core.peer_id import PeerId
@@ -132,10 +132,16 @@ class Relays:
 
     # What happens
 
-    def connected(self, relay: PeerId, round_trip: float | None = None) -> None:
+    def connected(self, relay: PeerId) -> None:
         """Note that an attempt has its connection."""
         if (supervisor := self._supervisors.get(relay)) and supervisor.is_attempting:
-            supervisor.connected(round_trip)
+            supervisor.connected()
+
+    def measured(self, relay: PeerId, times: Sequence[float], *, load: float | None = None) -> None:
+        """Take note of round trips in seconds, and of the used part of what a relay gives."""
+        if (supervisor := self._supervisors.get(relay)) is not None and times:
+            supervisor.round_trip = min(times)
+            self.selection.measured(relay, times, load=load)
 
     def reserved(self, relay: PeerId, ttl: float, now: float) -> bool:
         """Note that an attempt succeeded, for `ttl` seconds; say whether it is still wanted."""

@@ -118,6 +118,7 @@ class Supervisor:
         self.until = -inf
         """When the reservation ends, while one stands."""
         self.round_trip: float | None = None
+        """Seconds to the relay and back, once they were measured."""
         self.is_attempting = False
         self._is_wanted = False
         self._due = inf
@@ -164,11 +165,9 @@ class Supervisor:
 
     # What becomes of an attempt
 
-    def connected(self, round_trip: float | None = None) -> None:
+    def connected(self) -> None:
         """Note that the attempt has a connection, and asks for the reservation."""
         self._check_attempt()
-        if round_trip is not None:
-            self.round_trip = round_trip
         if self._is_wanted and not self.is_reserved:
             self.state = SupervisorState.RESERVING
 

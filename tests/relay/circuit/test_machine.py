@@ -7,7 +7,7 @@ from math import inf
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from isthmus.relay.circuit.machine import MAX_CONFIGURED, Attempt, Relays, Released
 from isthmus.relay.circuit.selection import HEAD_START, MAX_DISCOVERED
@@ -92,7 +92,8 @@ class World:
             # Both at its beginning and at its end it must have been there.
             mode = mode if mode == self.mode(relay, self.now) else "away"
             if mode in ("up", "refusing"):
-                self.machine.connected(relay, 0.02)
+                self.machine.connected(relay)
+                self.machine.measured(relay, [0.02])
             if mode == "up":
                 self.machine.reserved(relay, HOUR, self.now)
             elif mode == "refusing":
@@ -132,6 +133,7 @@ def plan(draw, kinds: list[str], *, longest: float = 60.0) -> list[tuple[float, 
     return times
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 4))
 def test_while_some_relay_is_up_a_reservation_stands(data, count):
     kinds = st.lists(st.sampled_from(["away", "silent", "refusing"]), max_size=6)
@@ -141,6 +143,7 @@ def test_while_some_relay_is_up_a_reservation_stands(data, count):
     assert len(world.standing()) == min(count, 2)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_of_two_both_stand_again_soon_after_they_are_back(data):
     kinds = st.lists(st.sampled_from(["away", "silent"]), min_size=1, max_size=5)
@@ -155,6 +158,7 @@ def test_of_two_both_stand_again_soon_after_they_are_back(data):
     world.run(max(time for each in plans for time, _ in each) + 10)
 
 
+@settings(deadline=None)
 @given(st.data(), st.floats(60, 3000))
 def test_a_relay_that_was_away_for_long_is_found_within_the_longest_delay(data, away):
     kind = data.draw(st.sampled_from(["away", "silent"]))
@@ -165,6 +169,7 @@ def test_a_relay_that_was_away_for_long_is_found_within_the_longest_delay(data, 
     assert len(world.attempts) <= 140 + away / 20
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_attempts_are_bounded(data):
     kinds = st.lists(st.sampled_from(["away", "refusing"]), min_size=1, max_size=8)
@@ -205,7 +210,8 @@ def test_what_is_not_wanted_any_more_is_released():
 def test_an_expired_reservation_is_asked_for_anew():
     machine = relays(1)
     assert machine.handle_timeout(0.0) == [Attempt(RELAYS[0], 10.0)]
-    machine.connected(RELAYS[0], 0.01)
+    machine.connected(RELAYS[0])
+    machine.measured(RELAYS[0], [0.01])
     assert machine.reserved(RELAYS[0], 40.0, 0.0)
     machine.handle_timeout(HEAD_START)
     assert machine.next_timeout() == 30.0

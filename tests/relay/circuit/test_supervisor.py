@@ -31,8 +31,9 @@ def begun(now: float = 0.0, policy: SupervisorPolicy = POLICY) -> Supervisor:
 
 def reserved(now: float = 0.0, ttl: float = HOUR) -> Supervisor:
     supervisor = begun(now)
-    supervisor.connected(0.05)
+    supervisor.connected()
     supervisor.reserved(ttl, now)
+    supervisor.round_trip = 0.05
     return supervisor
 
 
@@ -77,7 +78,7 @@ def test_nothing_is_done_unless_it_is_wanted():
 def test_an_attempt_goes_through_its_states():
     supervisor = begun()
     assert supervisor.state is SupervisorState.CONNECTING
-    supervisor.connected(0.05)
+    supervisor.connected()
     assert supervisor.state is SupervisorState.RESERVING
     supervisor.reserved(HOUR, 1.0)
     assert supervisor.state is SupervisorState.RESERVED
@@ -90,7 +91,7 @@ def test_it_is_made_before_it_breaks():
     now = next_attempt(supervisor, 0.0)
     assert now == 2700
     assert supervisor.is_reserved
-    supervisor.connected(0.05)
+    supervisor.connected()
     assert supervisor.is_reserved
     supervisor.refused(now, 0.0, "not now")
     assert supervisor.is_reserved
@@ -131,7 +132,8 @@ def test_attempts_after_a_loss_are_close_for_a_minute_and_then_fewer(draws, slow
     supervisor = Supervisor()
     supervisor.want(0.0)
     supervisor.handle_timeout(0.0)
-    supervisor.connected(0.01)
+    supervisor.connected()
+    supervisor.round_trip = 0.01
     supervisor.reserved(HOUR, 0.0)
     supervisor.lost(100.0, draws[0], "gone")
     now, ends, starts = 100.0, 100.0, []
@@ -206,7 +208,7 @@ def test_news_leaves_a_reservation_that_stands():
 def test_one_that_rests_lets_go_and_ignores_what_was_under_way():
     supervisor = begun()
     supervisor.rest()
-    supervisor.connected(0.1)
+    supervisor.connected()
     supervisor.reserved(HOUR, 1.0)
     assert supervisor.state is SupervisorState.RESTING
     assert supervisor.next_timeout() == inf
@@ -257,7 +259,8 @@ def test_results_need_an_attempt():
 def test_an_unknown_path_gets_more_time():
     supervisor = begun()
     assert supervisor.patience(0.0) == 10
-    supervisor.connected(0.05)
+    supervisor.connected()
+    supervisor.round_trip = 0.05
     supervisor.reserved(HOUR, 0.0)
     assert supervisor.patience(0.0) == 10  # a renewal hurts nobody
     supervisor.lost(1.0, 0.0, "")
@@ -317,7 +320,7 @@ class SupervisorModel(RuleBasedStateMachine):
     @rule(random=st.floats(0, 1), what=st.sampled_from(["reserved", "failed", "refused"]))
     def finish(self, random, what):
         if what == "reserved":
-            self.supervisor.connected(0.1)
+            self.supervisor.connected()
             self.supervisor.reserved(60 + 3600 * random, self.now)
         elif what == "failed":
             self.supervisor.failed(self.now, random, "why")
