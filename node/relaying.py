@@ -69,7 +69,9 @@ class Relaying:
         from ..relay.circuit.server import RelayServer
         from ..relay.circuit.wire import HOP_PROTOCOL
 
-        self._server = RelayServer(self._host, self.config, self)
+        self._server = RelayServer(
+            self._host, self.config, self, request_time=self._negotiation_timeout
+        )
         self._server.allows = self.allows
         # Also over circuits, where it is refused by a status that says so.
         registration = Registration(self._server.serve_hop, Priority.MEDIUM, allow_limited=True)
@@ -81,9 +83,9 @@ class Relaying:
         if self._server is not None:
             self._server.connection_ended(connection)
 
-    def status(self) -> dict[str, Json] | None:
-        """Return how the relay is, in JSON's values; None if this node is none."""
-        return None if self._server is None else _status(self._server)
+    def status(self) -> dict[str, Json]:
+        """Return how the relay is, in JSON's values; of a node that is none, just that."""
+        return {"preset": "off"} if self._server is None else _status(self._server)
 
     # What the server asks
 
@@ -123,7 +125,7 @@ class Relaying:
     def reserved(self, peer: PeerId, until: float, *, is_new: bool) -> None:
         """Publish a reservation; a renewal is none."""
         if is_new:
-            self._publish(RelayReservationMade(peer, until))
+            self._publish(RelayReservationMade(peer, float(until)))
 
     def reservation_ended(self, peer: PeerId, reason: str) -> None:
         """Publish that a reservation is no more."""

@@ -76,6 +76,8 @@ def peers_lines(found: Told, *, now: float) -> list[str]:
 
 def relay_lines(found: Told, *, now: float) -> list[str]:
     """Return what `isthmus relay status` says; `now` is in seconds since 1970."""
+    if found["preset"] == "off":
+        return [_field("serves", "nobody: 'isthmus run --relay' starts a node that relays")]
     reservations, circuits = found["reservations"], found["circuits"]
     rate, refused = format_size(int(found["bytes_per_second"])), found["refused"]
     lines = [

@@ -6,8 +6,8 @@ says no, `wait`, and move nothing before `release` has named the ticket. `releas
 `next_release`, which is at once where no bandwidth is set: the caller's loop then sets the pace.
 
 Deficit round robin with debts: a source may move while its balance is above zero. Each release
-gives the sources that wait equal parts and lets one ticket of each go on, so that a source with
-many circuits gets no more than one with one, and a source that moves little hardly ever waits.
+gives the sources that wait equal parts and lets tickets go on that these cover, so that a source
+with many circuits gets no more than one with one, and one that moves little hardly ever waits.
 """
 
 from __future__ import annotations
@@ -103,8 +103,10 @@ class FairShare(Generic[Source, Ticket]):
         free = []
         for source, tickets in list(self._waiting.items()):
             balance = self._balance[source] = min(self._balance[source] + part, self._round)
-            if balance > 0:
+            # As many as have a chunk to move each; while others wait, none moves more.
+            while balance > 0 and tickets:
+                balance -= self.chunk
                 free.append(tickets.popleft())
-                if not tickets:
-                    del self._waiting[source]
+            if not tickets:
+                del self._waiting[source]
         return free

@@ -122,13 +122,21 @@ class RelayServer:
     set to a function that says of more peers that they are served.
     """
 
-    def __init__(self, host: Host, config: RelayServerConfig, owner: Owner) -> None:
+    def __init__(
+        self,
+        host: Host,
+        config: RelayServerConfig,
+        owner: Owner,
+        *,
+        request_time: float = REQUEST_TIME,
+    ) -> None:
         self.config = config
         self.limits = config.limits
         self.refusals: Counter[Status] = Counter()
         self.allows: Callable[[PeerId], bool] = lambda _: False
         self._host = host
         self._owner = owner
+        self._request_time = request_time
         self._clock = loop_clock()
         self.meter = Meter(self._clock())
         self._allowed = frozenset(config.allow)
@@ -222,7 +230,7 @@ class RelayServer:
     async def _request(self, stream: Stream) -> HopMessage | None:
         """Read what a peer wants; None if it does not say so in time."""
         try:
-            with anyio.move_on_after(REQUEST_TIME):
+            with anyio.move_on_after(self._request_time):
                 message = await receive_hop(stream)
                 if message.type is HopType.STATUS:
                     raise _Refused(Status.UNEXPECTED_MESSAGE, "it sent a status")

@@ -15,6 +15,8 @@ from isthmus.node.cli.lines import describe_event
 from isthmus.node.cli.sizes import format_size, megabytes_per_second, parse_size
 from isthmus.node.events import (
     AddressesChanged,
+    CircuitEnded,
+    CircuitOpened,
     ConnectionEnded,
     ConnectionOpened,
     ConnectionRefused,
@@ -28,6 +30,8 @@ from isthmus.node.events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    RelayReservationEnded,
+    RelayReservationMade,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -121,6 +125,13 @@ def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
         (PeerIdentified(PEER, HOSTILE, (), (), None), f'{PEER} calls itself "a[2Jb cdefg"'),
         (DialFailed(None, HOSTILE), "a[2Jb cdefg"),
         (HandlerFailed(PEER, "/x", KeyError()), f"/x for {PEER} failed: KeyError"),
+        (RelayReservationMade(PEER, 5.0), f"relaying for {PEER}"),
+        (RelayReservationEnded(PEER, "it left"), f"relaying for {PEER} no more: it left"),
+        (CircuitOpened(PEER, PEER), f"circuit from {PEER} to {PEER}"),
+        (
+            CircuitEnded(PEER, PEER, 2000, 1.5, "its time was over"),
+            f"circuit from {PEER} to {PEER} ended after 2 kB: its time was over",
+        ),
         (AddressesChanged((ADDRESS,)), f"addresses are now: {ADDRESS}"),
         (PeerFound(PEER, (ADDRESS,)), f"found {PEER} on the LAN (/ip4/127.0.0.1/tcp/4001)"),
         (MulticastUnavailable(("eth0", "br\x1b1")), "LAN: no multicast on eth0, br1"),

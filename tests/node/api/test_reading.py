@@ -12,6 +12,8 @@ from isthmus.node.api.reading import read_event
 from isthmus.node.cli.lines import describe_event, plain_event_line
 from isthmus.node.events import (
     AddressesChanged,
+    CircuitEnded,
+    CircuitOpened,
     ConnectionEnded,
     ConnectionOpened,
     ConnectionRefused,
@@ -26,6 +28,8 @@ from isthmus.node.events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    RelayReservationEnded,
+    RelayReservationMade,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -50,6 +54,10 @@ EVENTS = [
     DialFailed(PEER, "why"),
     ConnectionRefused(None, ADDRESS, "full", "limits.pending_inbound", count=3),
     StreamRefused(PEER, "full", "limits.inbound_streams"),
+    RelayReservationMade(PEER, 1767225600.0),
+    RelayReservationEnded(PEER, "it left"),
+    CircuitOpened(PEER, PEER),
+    CircuitEnded(PEER, PEER, 2000, 1.5, "its time was over"),
     LinkChanged(PEER, LinkState.RECONNECTING, "it broke"),
     PeerOnline(PEER),
     PeerOffline(PEER, "it broke"),

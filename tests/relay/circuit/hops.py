@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
@@ -33,6 +34,25 @@ async def relay(preset="public", **settings):
         yield node
 
 
+class Taken:
+    """Circuits in the order they came."""
+
+    def __init__(self):
+        self._streams = deque()
+        self._news = anyio.Event()
+
+    def put(self, stream):
+        self._streams.append(stream)
+        self._news.set()
+
+    async def receive(self):
+        """Wait for the next circuit."""
+        while not self._streams:
+            self._news = anyio.Event()
+            await self._news.wait()
+        return self._streams.popleft()
+
+
 class Client:
     """A peer of the relay; circuits to it are taken, and wait in `taken`."""
 
@@ -41,7 +61,7 @@ class Client:
         self.relay = relay
         self.answer = StopMessage(StopType.STATUS, status=Status.OK).frame()
         self.asked: list[StopMessage] = []
-        self._give, self.taken = anyio.create_memory_object_stream(64)
+        self.taken = Taken()
         self.done = anyio.Event()
         node.handle(STOP_PROTOCOL, self._take)
 
@@ -52,13 +72,11 @@ class Client:
     def leave(self):
         """Let the circuits to it end."""
         self.done.set()
-        self._give.close()
-        self.taken.close()
 
     async def _take(self, stream):
         self.asked.append(await receive_stop(stream))
         await stream.send(self.answer)
-        await self._give.send(stream)
+        self.taken.put(stream)
         await self.done.wait()
 
     async def hop(self):
