@@ -38,7 +38,7 @@ _SYSTEM = {
     errno.EPIPE: NO_NODE,
 }
 
-_REFUSED = {
+_REFUSED: dict[int, str] = {
     Status.RESERVATION_REFUSED: "try another relay",
     Status.RESOURCE_LIMIT_EXCEEDED: "the relay is full: try later, or through another one",
     Status.PERMISSION_DENIED: "ask whoever runs the relay to allow this peer",

@@ -6,6 +6,7 @@ a TCP socket.
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import TYPE_CHECKING, Protocol
 
@@ -109,20 +110,27 @@ class CircuitTransport:
         """Listen behind a relay, or, at /p2p-circuit, behind every one that is used.
 
         The addresses come and go with the reservations. Raises AddressError if it is no such
-        address, LimitExceeded for too many relays.
+        address, LimitExceeded for too many relays, OSError if it is listened on there already.
         """
         relay = None
         if addr != ANY_RELAY:
             circuit = CircuitAddress.of(addr)
             relay = circuit.relay
+            self._check_free(relay, addr)
             places = () if circuit.place is None else (circuit.place,)
             self._reservations.use(relay, places)
+        else:
+            self._check_free(None, addr)
         if not self._serves_stop:
             self._serves_stop = True
             self._owner().handle(STOP_PROTOCOL, self._serve_stop)
         listener = CircuitListener(self._reservations, relay, self._listeners.remove)
         self._listeners.append(listener)
         return listener
+
+    def _check_free(self, relay: PeerId | None, addr: Multiaddr) -> None:
+        if any(each.takes(relay) for each in self._listeners):
+            raise OSError(errno.EADDRINUSE, f"cannot listen on {addr}: it is listened on already")
 
     async def _dial(self, host: Host, circuit: CircuitAddress, target: PeerId) -> ByteStream:
         stream: Stream | None = None
@@ -222,9 +230,13 @@ class CircuitListener(RawListener):
             with CancelScope() as self._waiting:
                 await self._reservations.wait_changed()
 
+    def takes(self, relay: PeerId | None) -> bool:
+        """Say whether this is where circuits through a relay come in; None: through any."""
+        return self._relay in (None, relay)
+
     def serves(self, relay: PeerId) -> bool:
         """Say whether circuits through this relay are taken now."""
-        return self._handler is not None and self._relay in (None, relay)
+        return self._handler is not None and self.takes(relay)
 
     async def take(self, circuit: CircuitStream, address: Multiaddr) -> None:
         """Have a circuit upgraded; returns when that has ended, either way."""
