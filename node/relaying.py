@@ -66,6 +66,7 @@ class Relaying:
         if not self.config.is_on:
             return
         # Loaded only where it is used.
+        from ..relay.circuit.info import INFO_PROTOCOL
         from ..relay.circuit.server import RelayServer
         from ..relay.circuit.wire import HOP_PROTOCOL
 
@@ -76,6 +77,8 @@ class Relaying:
         # Also over circuits, where it is refused by a status that says so.
         registration = Registration(self._server.serve_hop, Priority.MEDIUM, allow_limited=True)
         router.register(HOP_PROTOCOL, registration)
+        info = Registration(self._server.serve_info, allow_limited=True, is_upkeep=True)
+        router.register(INFO_PROTOCOL, info)
         tasks.start_soon(self._server.run)
 
     def connection_ended(self, connection: Connection) -> None:

@@ -16,9 +16,17 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from ...transports.core.addresses import AddressClass, classify
-from ...transports.core.errors import LimitExceeded, P2PError, RemoteProtocolError
+from ...transports.core.codes import StreamCode
+from ...transports.core.errors import (
+    ConnectionClosed,
+    LimitExceeded,
+    P2PError,
+    RemoteProtocolError,
+    unwrap_group,
+)
 from ...transports.sockets import loop_clock
 from .exchange import receive_hop, receive_stop
+from .info import RelayInfo
 from .meter import Meter
 from .reservations import CircuitTable, ReservationTable
 from .splice import Circuit, Splice, Turns
@@ -177,6 +185,10 @@ class RelayServer:
 
     async def run(self) -> None:
         """Let reservations expire and circuits take turns, for ever."""
+        with unwrap_group():
+            await self._run()
+
+    async def _run(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._turns.run)
             while True:
@@ -205,6 +217,20 @@ class RelayServer:
             answer = HopMessage(HopType.STATUS, status=refusal.status)
         await _answer(stream, answer)
 
+    async def serve_info(self, stream: Stream) -> None:
+        """Tell a peer that is served how busy this relay is."""
+        if not self.serves(stream.connection.remote_peer):
+            stream.reset(StreamCode.GATED)
+            return
+        info = RelayInfo.of(
+            self.limits,
+            reservations=len(self._reservations),
+            circuits=len(self._circuits),
+            bytes_per_second=self.bytes_per_second,
+        )
+        with anyio.move_on_after(ANSWER_TIME):
+            await stream.send(info.encode())
+
     def connection_ended(self, connection: Connection) -> None:
         """Take note that a connection takes no more streams.
 
@@ -214,14 +240,13 @@ class RelayServer:
         slot = self._reservations.on(connection)
         if slot is None:
             return
-        for other in self._owner.standing(slot.peer):
-            if other is not connection and _is_direct(other):
-                try:
-                    self._reservations.move(slot, other, other.remote_addr)
-                except LimitExceeded:
-                    continue
-                self._owner.hold(other)
-                return
+        for other in self._direct(slot):
+            try:
+                self._reservations.move(slot, other, other.remote_addr)
+            except LimitExceeded:
+                continue
+            self._owner.hold(other)
+            return
         self._reservations.connection_ended(connection)
         self._ended(slot, "its connection has ended")
 
@@ -279,7 +304,7 @@ class RelayServer:
         except LimitExceeded as error:
             raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, str(error)) from error
         try:
-            far = await self._open_stop(slot.connection, source)
+            far = await self._open_stop(slot, source)
             answer = HopMessage(HopType.STATUS, limit=self.limits.told, status=Status.OK)
             if await _answer(stream, answer):
                 await self._carry(stream, far, source, target)
@@ -288,26 +313,41 @@ class RelayServer:
         finally:
             self._circuits.leave(source, target)
 
-    async def _open_stop(self, connection: Connection, source: PeerId) -> Stream:
+    async def _open_stop(self, slot: Slot[Connection], source: PeerId) -> Stream:
         """Open a stream to the target and have it take the circuit; raises _Refused."""
-        status, why = Status.CONNECTION_FAILED, f"no answer within {STOP_TIME:g} s"
+        why = f"no answer within {STOP_TIME:g} s"
         far: Stream | None = None
         try:
             with anyio.move_on_after(STOP_TIME):
-                far = await self._owner.open_on(connection, STOP_PROTOCOL)
+                far = await self._open_far(slot)
                 request = StopMessage(StopType.CONNECT, Peer(source), self.limits.told)
                 await far.send(request.frame())
                 answer = await receive_stop(far)
                 if answer.type is StopType.STATUS and answer.status == Status.OK:
                     taken, far = far, None
                     return taken
-                why = f"{connection.remote_peer} answered with {answer.status}"
+                why = f"{slot.peer} answered with {answer.status}"
         except _BROKEN as error:
-            why = f"{connection.remote_peer}: {error or type(error).__name__}"
+            why = f"{slot.peer}: {error or type(error).__name__}"
         finally:
             if far is not None:
                 far.reset()
-        raise _Refused(status, why)
+        raise _Refused(Status.CONNECTION_FAILED, why)
+
+    async def _open_far(self, slot: Slot[Connection]) -> Stream:
+        try:
+            return await self._owner.open_on(slot.connection, STOP_PROTOCOL)
+        except ConnectionClosed:
+            # It drains, or ends just now; where another one stands, that will have the slot.
+            others = self._direct(slot)
+            if not others:
+                raise
+            return await self._owner.open_on(others[0], STOP_PROTOCOL)
+
+    def _direct(self, slot: Slot[Connection]) -> list[Connection]:
+        """Return the other connections to a peer that a reservation may belong to."""
+        found = self._owner.standing(slot.peer)
+        return [each for each in found if each is not slot.connection and _is_direct(each)]
 
     async def _carry(self, near: Stream, far: Stream, source: PeerId, target: PeerId) -> None:
         began = self._clock()

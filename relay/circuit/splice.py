@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ...transports.core.codes import StreamCode
-from ...transports.core.errors import P2PError, StreamReset
+from ...transports.core.errors import P2PError, StreamReset, unwrap_group
 from ...transports.wakeup import new_wakeup
 from .fairness import FairShare
 from .limits import Allowance
@@ -121,10 +121,10 @@ class Splice:
         share, source = self._turns.share, self._circuit.source
         duration = self._limits.circuit_duration
         if duration is not None:
-            self._running.deadline = self._clock() + duration
+            self._running.deadline = anyio.current_time() + duration
         share.join(source)
         try:
-            with self._running:
+            with unwrap_group(), self._running:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._carry, near, far, self._to_target)
                     tasks.start_soon(self._carry, far, near, self._to_source)

@@ -240,6 +240,7 @@ def test_every_call_of_the_page_works(running, other):
         "/v1/disconnect",
         "/v1/ping",
         "/v1/links",
+        "/v1/relay",
         "/v1/keep",
         "/v1/forget",
     }

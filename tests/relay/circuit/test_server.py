@@ -28,6 +28,10 @@ from isthmus.relay.circuit.wire import (
     Voucher,
 )
 from isthmus.transports.core.errors import StreamReset
+from isthmus.transports.core.interfaces import Side
+from isthmus.transports.multistream import negotiate_dialer
+from isthmus.transports.tcp import TcpTransport
+from isthmus.transports.upgrade import Upgraded
 
 from .hops import LOOPBACK, PATIENCE, Client, clients, relay
 
@@ -284,3 +288,36 @@ async def test_a_node_is_no_relay_unless_told():
     async with Node(listen=LOOPBACK) as node:
         assert HOP_PROTOCOL not in node.protocols
         assert node.relaying.status() == {"preset": "off"}
+
+
+async def test_nothing_is_granted_over_a_circuit():
+    """A relay that is itself reached through another one: neither slots nor circuits."""
+    async with relay(**UNLIMITED) as outer, relay() as inner, clients(outer, 1) as (alice,):
+        stops = Client(inner, outer)
+        await stops.reserve()
+        near, far = await alice.circuit(stops)
+        address = Multiaddr.parse(f"{outer.addresses[0]}/p2p-circuit")
+        ends = []
+
+        async def upgrade(node, stream, side):
+            transport = Upgraded(TcpTransport())
+            transport.attach(node)
+            ends.append(await transport.upgrade(stream, address, side=side))
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(upgrade, alice.node, near, Side.DIALER)
+                tasks.start_soon(upgrade, inner, far, Side.LISTENER)
+        ends.sort(key=lambda end: end.side)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ends[0].run)
+            await inner._swarm.accept(ends[1])
+            for request in (RESERVE, connect(stops.peer_id)):
+                stream = await ends[0].open_stream()
+                await negotiate_dialer(stream, (HOP_PROTOCOL,))
+                await stream.send(request.frame())
+                with anyio.fail_after(PATIENCE):
+                    assert (await receive_hop(stream)).status == Status.PERMISSION_DENIED
+            await ends[0].aclose()
+        assert inner.relaying.status()["reservations"]["used"] == 0
+        stops.leave()
