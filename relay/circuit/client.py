@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from ...transports.core.errors import LocalProtocolError, P2PError, ReservationRefused
+from ...transports.core.errors import (
+    LocalProtocolError,
+    NegotiationError,
+    P2PError,
+    ReservationRefused,
+)
 from ...transports.core.interfaces import Side
 from .addresses import announced
+from .info import INFO_PROTOCOL, MAX_INFO, RelayInfo
 from .machine import Attempt, Relays
 from .reserving import reserve, ttl_of
 from .selection import PROBES
@@ -372,7 +378,7 @@ class RelayClient:
                 relay for relay in self.relays if not self.relays.supervisor(relay).is_wanted
             ]
             resting.sort(key=lambda _: self._draw())
-            for relay in resting[:SURVEY_SIZE]:
+            for relay in [*self._held, *resting[:SURVEY_SIZE]]:
                 await self._look_at(relay)
             self._poke.set()
 
@@ -383,8 +389,25 @@ class RelayClient:
                 connection = await self._connections.connect(relay, addresses)
                 times = [await connection.probe() for _ in range(PROBES)]
                 self.relays.measured(relay, times)
+                self.relays.measured(relay, [], load=await self._load_of(relay))
         except _FAILURES as error:
             logger.debug("the relay %s was not reached: %s", relay, error)
+
+    async def _load_of(self, relay: PeerId) -> float | None:
+        """Ask a relay which part of its places is taken; None if it does not say."""
+        assert self._host is not None
+        try:
+            stream = await self._host.open_stream(relay, INFO_PROTOCOL)
+            async with stream:
+                data = bytearray()
+                while len(data) <= MAX_INFO:
+                    try:
+                        data += await stream.receive()
+                    except anyio.EndOfStream:
+                        break
+                return RelayInfo.decode(bytes(data)).load
+        except NegotiationError:
+            return None
 
     def _tell_changed(self) -> None:
         self._changed.set()

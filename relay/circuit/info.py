@@ -37,6 +37,15 @@ class RelayInfo:
     circuit_bytes: int | None
     circuit_rate: float | None
 
+    @property
+    def load(self) -> float:
+        """The part of its places that is taken, from 0 to 1: of reservations or of circuits."""
+        parts = (
+            (self.reservations, self.reservations_limit),
+            (self.circuits, self.circuits_limit),
+        )
+        return max(min(used / bound, 1.0) if bound else 1.0 for used, bound in parts)
+
     @classmethod
     def of(
         cls, limits: RelayLimits, *, reservations: int, circuits: int, bytes_per_second: float

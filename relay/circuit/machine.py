@@ -139,8 +139,8 @@ class Relays:
 
     def measured(self, relay: PeerId, times: Sequence[float], *, load: float | None = None) -> None:
         """Take note of round trips in seconds, and of the used part of what a relay gives."""
-        if (supervisor := self._supervisors.get(relay)) is not None and times:
-            supervisor.round_trip = min(times)
+        if (supervisor := self._supervisors.get(relay)) is not None:
+            supervisor.round_trip = min(times, default=supervisor.round_trip)
             self.selection.measured(relay, times, load=load)
 
     def reserved(self, relay: PeerId, ttl: float, now: float) -> bool:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import anyio
 import anyio.lowlevel
 import pytest
-from isthmus import Node
+from isthmus import Node, NodeConfig
 from isthmus.node.events import (
     AddressesChanged,
     ConnectionEnded,
@@ -16,6 +16,8 @@ from isthmus.node.events import (
     RelayReserved,
 )
 from isthmus.node.selection import Rank
+from isthmus.relay.circuit.client_config import RelaysConfig
+from isthmus.relay.circuit.limits import RelayServerConfig
 from isthmus.relay.circuit.wire import HopMessage, HopType, Limit, Status
 from isthmus.transports.core.errors import CircuitRefused, DialError, StreamReset
 from isthmus.transports.core.keys import PrivateKey
@@ -319,9 +321,6 @@ async def test_a_relay_that_starts_again_gives_a_new_reservation():
 
 
 async def test_a_relay_that_is_met_is_used_if_that_is_wanted():
-    from isthmus import NodeConfig
-    from isthmus.relay.circuit.client_config import RelaysConfig
-
     config = NodeConfig(relays=RelaysConfig(discover=True))
     async with small_relay() as relay, Node(config=config) as bob, Node() as shy:
         events, shys = bob.events(), shy.events()
@@ -379,3 +378,21 @@ def test_addresses_of_relays_are_checked():
     ]
     with pytest.raises(ConfigError, match="relays"):
         Node(relays=many)
+
+
+async def test_a_relay_is_asked_how_busy_it_is():
+    config = NodeConfig(relay_server=RelayServerConfig(preset="public", reservations=4))
+    async with (
+        Node(listen=LOOPBACK, config=config) as relay,
+        small_relay() as other,
+        Node(relays=[*relay.addresses, *other.node.addresses]) as bob,
+    ):
+        events = bob.events()
+        for _ in range(2):
+            await until(events, RelayReserved)
+        client = bob._relayed.client
+        assert await client._load_of(relay.peer_id) == 0.25
+        assert await client._load_of(other.node.peer_id) is None
+        await client._look_at(relay.peer_id)
+        assert 0 < client.relays.selection.cost(relay.peer_id) < 1
+        assert client.relays.supervisor(relay.peer_id).round_trip > 0

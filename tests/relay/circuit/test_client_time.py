@@ -11,8 +11,9 @@ import pytest
 import trio.testing
 from isthmus.relay.circuit.client import CHECK_INTERVAL, CHECK_TIME, RelayClient
 from isthmus.relay.circuit.client_config import RelaysConfig
+from isthmus.relay.circuit.info import INFO_PROTOCOL
 from isthmus.relay.circuit.wire import HopMessage, HopType, Reservation, Status
-from isthmus.transports.core.errors import DialError
+from isthmus.transports.core.errors import DialError, NegotiationError
 from isthmus.transports.core.interfaces import Side
 from isthmus.transports.core.keys import PrivateKey
 from isthmus.transports.core.multiaddr import Multiaddr
@@ -104,7 +105,9 @@ class Network:
         self.connections[relay] = Wire(relay, addresses[0], side=Side.DIALER)
         return self.connections[relay]
 
-    async def open_stream(self, relay: PeerId, *_: str) -> Answer:
+    async def open_stream(self, relay: PeerId, protocol: str) -> Answer:
+        if protocol == INFO_PROTOCOL:
+            raise NegotiationError((protocol,), "na")
         now = anyio.current_time()
         self.asked.append((now, relay))
         reservation = Reservation(int(now + self.ttl) + 1)
