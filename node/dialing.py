@@ -85,7 +85,7 @@ class Dial:
         self.changed = anyio.Event()
         self.attempts: list[FailedAttempt] = []
         self.steps: dict[Multiaddr, DialStep] = {}
-        self.skipped = False
+        self.has_skipped = False
         """Whether an address was left out, as a connection with a limit stands there."""
         self.is_quiet = True
         """Whether nobody who waits wants to see an event of its failure."""
@@ -105,7 +105,7 @@ class Dial:
     @property
     def is_limited(self) -> bool:
         """Say whether there is a connection, but only one with a limit."""
-        return self.skipped or self._limited is not None
+        return self.has_skipped or self._limited is not None
 
     @property
     def is_finished(self) -> bool:
@@ -131,7 +131,7 @@ class Dial:
                 and entry.connection.limit is not None
                 and entry.connection.remote_peer == self.peer
             ):
-                self.skipped = True
+                self.has_skipped = True
                 continue
             if self.plan.add(address, kind):
                 self._ranks[address] = kind
@@ -151,6 +151,7 @@ class Dial:
         if cause is None:
             self.steps[address] = replace(step, outcome=Outcome.CONNECTED, duration=duration)
             if not self.is_finished:
+                # It has a limit, and somebody waits for one without: the plan goes on.
                 self.plan.failed(address, now)
                 self.changed.set()
             return

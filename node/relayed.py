@@ -72,9 +72,9 @@ class RelayStatus:
 
 
 class Relayed:
-    """The relays of one node; `connections` may be given late, since they need the transport.
+    """The relays of one node; `bind` gives it the connections, which need its transport first.
 
-    Raises ConfigError for relays that cannot be used.
+    Raises ConfigError for more relays than a user may name.
     """
 
     def __init__(
