@@ -213,16 +213,19 @@ class RelayClient:
             try:
                 while True:
                     self._poke = anyio.Event()
-                    for action in self.relays.handle_timeout(anyio.current_time()):
-                        if isinstance(action, Attempt):
-                            tasks.start_soon(self._attempt, action)
-                        else:
-                            self._let_go(action.relay)
+                    self._act(tasks)
                     with anyio.CancelScope(deadline=self.relays.next_timeout()):
                         await self._poke.wait()
             finally:
                 self._held.clear()
                 self._tasks = None
+
+    def _act(self, tasks: TaskGroup) -> None:
+        for action in self.relays.handle_timeout(anyio.current_time()):
+            if isinstance(action, Attempt):
+                tasks.start_soon(self._attempt, action)
+            else:
+                self._let_go(action.relay)
 
     async def _attempt(self, attempt: Attempt) -> None:
         relay, why = attempt.relay, "it was not wanted any more"
