@@ -23,6 +23,7 @@ def relay() -> None:
     \b
     Examples:
       isthmus relay status
+      isthmus relay status --json
     """
 
 
