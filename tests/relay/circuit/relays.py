@@ -27,6 +27,7 @@ from isthmus.transports.core.errors import P2PError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from anyio.abc import ByteStream
     from isthmus.transports.core.interfaces import Stream
     from isthmus.transports.core.peer_id import PeerId
 
@@ -101,17 +102,17 @@ class SmallRelay:
             await splice(stream, there)
 
 
-async def splice(one: Stream, other: Stream) -> None:
+async def splice(one: ByteStream, other: ByteStream) -> None:
     """Copy both ways until both have ended, or one has broken."""
 
-    async def copy(source: Stream, sink: Stream) -> None:
+    async def copy(source: ByteStream, sink: ByteStream) -> None:
         try:
             async for data in source:
                 await sink.send(data)
             await sink.send_eof()
         except BROKEN:
-            source.reset()
-            sink.reset()
+            await anyio.aclose_forcefully(source)
+            await anyio.aclose_forcefully(sink)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(copy, one, other)

@@ -11,20 +11,23 @@ from isthmus import Node, NodeConfig
 from isthmus.node.events import (
     AddressesChanged,
     ConnectionEnded,
+    ConnectionOpened,
     PeerIdentified,
     RelayLost,
+    RelayRefused,
     RelayReserved,
 )
 from isthmus.node.selection import Rank
 from isthmus.relay.circuit.client_config import RelaysConfig
 from isthmus.relay.circuit.limits import RelayServerConfig
+from isthmus.relay.circuit.supervisor import NEWS_INTERVAL
 from isthmus.relay.circuit.wire import HopMessage, HopType, Limit, Status
 from isthmus.transports.core.errors import CircuitRefused, DialError, StreamReset
 from isthmus.transports.core.keys import PrivateKey
 from isthmus.transports.core.multiaddr import Multiaddr
 from isthmus.transports.core.peer_id import PeerId
 
-from .relays import LOOPBACK, SmallRelay, small_relay
+from .relays import LOOPBACK, SmallRelay, small_relay, splice
 
 ECHO = "/echo/1.0.0"
 STRANGER = PeerId.from_public_key(PrivateKey.from_seed(b"x" * 32).public_key)
@@ -197,6 +200,9 @@ async def test_ordinary_streams_wait_for_a_path_without_a_limit():
             for _ in range(2):
                 with pytest.raises(DialError, match="allow_limited"):
                     await alice.open_stream(circuit, ECHO)
+            with pytest.raises(DialError, match="allow_limited"):
+                await alice.open_stream(bob.peer_id, ECHO)
+            # The circuit that stands is not made again.
             (limited,) = [each for each in alice.connections if each.remote_peer == bob.peer_id]
             assert limited.limit.bytes_left is None
             assert limited.limit.seconds_left is None
@@ -231,6 +237,49 @@ async def test_who_takes_limits_is_not_kept_waiting_by_who_does_not():
                     connection = await alice.connect(both)
                 assert connection.limit is not None
                 tasks.cancel_scope.cancel()
+
+
+async def test_a_direct_path_that_is_slower_than_the_circuit_is_waited_for():
+    async with small_relay() as relay:
+        relay.limit = Limit()
+        async with (
+            Node(listen=LOOPBACK, relays=relay.node.addresses) as bob,
+            Node() as alice,
+            anyio.create_task_group() as tasks,
+        ):
+            await reserved(bob)
+            bob.handle(ECHO, echo)
+            direct = next(each for each in bob.addresses if "p2p-circuit" not in each.names)
+            gate = anyio.Event()
+            port = await tasks.start(gated, direct.port, gate)
+            slow = f"/ip4/127.0.0.1/tcp/{port}/p2p/{bob.peer_id}"
+            events, got = alice.events(), []
+
+            async def open_stream() -> None:
+                got.append(await alice.open_stream([slow, behind(relay.node, bob)], ECHO))
+
+            async with anyio.create_task_group() as opening:
+                opening.start_soon(open_stream)
+                opened = await until(events, ConnectionOpened, peer=bob.peer_id)
+                assert opened.limited
+                assert not got
+                gate.set()
+            assert got[0].connection.limit is None
+            await got[0].aclose()
+            tasks.cancel_scope.cancel()
+
+
+async def gated(to: int, gate: anyio.Event, *, task_status) -> None:
+    """Lead one TCP connection to another port, as soon as the gate is open."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+
+        async def lead(near) -> None:
+            await gate.wait()
+            async with near, await anyio.connect_tcp("127.0.0.1", to) as far:
+                await splice(near, far)
+
+        task_status.started(listener.extra(anyio.abc.SocketAttribute.local_port))
+        await listener.serve(lead)
 
 
 async def failing(node: Node, to: list[str]) -> None:
@@ -297,6 +346,25 @@ async def test_a_relay_that_says_no_is_shown_and_asked_again():
                 assert shown.state == "reserved"
                 assert shown.is_configured
                 assert shown.to_json()["configured"] is True
+
+
+async def test_a_relay_that_refused_and_then_went_is_asked_as_soon_as_it_is_back():
+    async with small_relay() as relay, small_relay() as other:
+        relay.status = Status.PERMISSION_DENIED
+        async with Node(relays=[*other.node.addresses, *relay.node.addresses]) as bob:
+            events = bob.events()
+            # With another one it would be left alone for four seconds.
+            await until(events, RelayReserved)
+            while "refused" not in [each.state for each in bob.relays]:
+                await until(events, RelayRefused)
+            # One that refuses and closes the connection at once is not met so.
+            with anyio.move_on_after(NEWS_INTERVAL + 0.1):
+                await until(events, RelayReserved)
+            relay.status = Status.OK
+            with anyio.fail_after(1):
+                for each in relay.node.connections:
+                    await each.aclose()
+                await until(events, RelayReserved)
 
 
 async def test_a_relay_that_starts_again_gives_a_new_reservation():
