@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from ..relay.autonat.config import AutonatConfig
+from ..relay.circuit.client_config import RelaysConfig
+from ..relay.circuit.limits import RelayServerConfig
 from ..relay.dcutr.config import DcutrConfig
 from ..transports.core.errors import ConfigError
 from ..transports.lan.config import LanConfig
@@ -115,6 +117,9 @@ class NodeConfig:
     upgrade: UpgradeConfig = field(default_factory=UpgradeConfig)
     """For raw transports, which get Noise and Yamux on top."""
 
+    relays: RelaysConfig = field(default_factory=RelaysConfig)
+    """By which relays the node can be reached."""
+
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     """What the node tells of itself."""
 
@@ -123,6 +128,8 @@ class NodeConfig:
 
     dcutr: DcutrConfig = field(default_factory=DcutrConfig)
     """How relayed connections become direct ones."""
+    relay_server: RelayServerConfig = field(default_factory=RelayServerConfig)
+    """How this node relays for others."""
 
     dial_found: bool = False
     """Connect to every peer that the LAN shows."""
@@ -147,3 +154,16 @@ class NodeConfig:
         for item in fields(self):
             if item.name.endswith("_timeout") and not getattr(self, item.name) > 0:
                 raise ConfigError(f"{item.name} must be above 0 seconds")
+
+
+SPARE_STREAMS = 256
+"""Streams beyond a peer's limit that the muxer lets in: as many as it lets wait, for the router to
+refuse, and such as have been served and that the peer has not ended."""
+
+
+def upgrade_config(upgrade: UpgradeConfig, limits: LimitsConfig) -> UpgradeConfig:
+    """Return the settings of the upgrade as the table of limits wants them."""
+    # The router refuses first, since it knows the peer and tells of it; this is the second line.
+    most = max(limits.inbound_streams, limits.inbound_streams_unknown) + SPARE_STREAMS
+    yamux = replace(upgrade.yamux, max_inbound_streams=most)
+    return replace(upgrade, max_pending_inbound=limits.pending_inbound, yamux=yamux)

@@ -39,6 +39,8 @@ ECHO_PROTOCOL = "/echo/1.0.0"
 
 EXAMPLE_LISTEN = "/ip4/0.0.0.0/tcp/4001"
 
+EXAMPLE_RELAY = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW..."
+
 PORT_FILE = "port"
 
 PORTS = range(20_000, 32_768)

@@ -22,13 +22,14 @@ from ..transports.core.peer_id import PeerId
 from .dialplan import DialPlan
 from .dialreport import MAX_TEXT, DialReport, DialStep, Outcome
 from .hints import hint_of
+from .path import Rank
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ..transports.core.errors import P2PError
     from ..transports.core.interfaces import Connection
-    from .path import Rank
+    from .entries import Entry
 
 Destination: TypeAlias = "PeerId | Multiaddr | str | Sequence[Multiaddr | str]"
 
@@ -62,6 +63,12 @@ def parse_target(to: Destination) -> Target:
     return _target([each if isinstance(each, Multiaddr) else Multiaddr.parse(each) for each in to])
 
 
+def parse_listen(listen: str | Multiaddr | Sequence[str | Multiaddr]) -> tuple[Multiaddr, ...]:
+    """Read one or several addresses to listen on; raises AddressError."""
+    each = (listen,) if isinstance(listen, (str, Multiaddr)) else listen
+    return tuple(item if isinstance(item, Multiaddr) else Multiaddr.parse(item) for item in each)
+
+
 def _target(addresses: Sequence[Multiaddr]) -> Target:
     if not addresses:
         raise AddressError("no address to connect to: the sequence is empty")
@@ -69,6 +76,9 @@ def _target(addresses: Sequence[Multiaddr]) -> Target:
     if len(peers) > 1:
         raise AddressError(f"the addresses name {len(peers)} peers; connect to one at a time")
     return Target(peers.pop() if peers else None, tuple(addresses))
+
+
+_NONE: Mapping[Multiaddr, Entry] = {}
 
 
 class Dial:
@@ -83,6 +93,8 @@ class Dial:
         self.steps: dict[Multiaddr, DialStep] = {}
         self.timeout: float | None = None
         """Seconds for each address, where it is not to be what the node has set."""
+        self.has_skipped = False
+        """Whether an address was left out, as a connection with a limit stands there."""
         self.is_quiet = True
         """Whether nobody who waits wants to see an event of its failure."""
         self.is_extra = False
@@ -93,19 +105,44 @@ class Dial:
         self._time = time.time()
         self._ranks: dict[Multiaddr, Rank] = {}
         self._finished = anyio.Event()
+        self._has_any = anyio.Event()
         self._waiters = 0
+        self._strict_waiters = 0
+        self._limited: Connection | None = None
         self._connection: Connection | None = None
         self.error: Exception | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Say whether there is a connection, but only one with a limit."""
+        return self.has_skipped or self._limited is not None
 
     @property
     def is_finished(self) -> bool:
         """Say whether those who wait have been given a connection or an error."""
         return self._finished.is_set()
 
-    def add(self, addresses: Iterable[Multiaddr], rank: Callable[[Multiaddr], Rank]) -> None:
-        """Plan addresses that are not planned yet, up to the bound of one dial."""
+    def add(
+        self,
+        addresses: Iterable[Multiaddr],
+        rank: Callable[[Multiaddr], Rank],
+        circuits: Mapping[Multiaddr, Entry] = _NONE,
+    ) -> None:
+        """Plan addresses that are not planned yet, up to the bound of one dial.
+
+        Not those where a connection with a limit stands already, by `circuits`: whoever still
+        dials needs one without.
+        """
         for address in addresses:
             kind = rank(address)
+            entry = circuits.get(address.without_peer()) if kind is Rank.RELAY else None
+            if (
+                entry
+                and entry.connection.limit is not None
+                and entry.connection.remote_peer == self.peer
+            ):
+                self.has_skipped = True
+                continue
             if self.plan.add(address, kind):
                 self._ranks[address] = kind
                 self.changed.set()
@@ -123,6 +160,10 @@ class Dial:
         duration = now - self._began - started
         if cause is None:
             self.steps[address] = replace(step, outcome=Outcome.CONNECTED, duration=duration)
+            if not self.is_finished:
+                # It has a limit, and somebody waits for one without: the plan goes on.
+                self.plan.failed(address, now)
+                self.changed.set()
             return
         attempt = failed_attempt(address, duration, cause)
         self.attempts.append(attempt)
@@ -149,10 +190,18 @@ class Dial:
         return DialReport(self.peer, self._time, duration, tuple(steps), error[:MAX_TEXT], hint)
 
     def finish(self, connection: Connection) -> None:
-        """Give everyone a connection; the first one counts."""
-        if self.error is None and self._connection is None:
-            self._connection = connection
-            self._finish()
+        """Give everyone a connection; the first one counts.
+
+        One with a limit is only for those who take such; the others wait on.
+        """
+        if self.error is not None or self._connection is not None:
+            return
+        if connection.limit is not None and self._strict_waiters:
+            self._limited = self._limited or connection
+            self._has_any.set()
+            return
+        self._connection = connection
+        self._finish()
 
     def fail(self, error: Exception) -> None:
         """Give everyone an error, unless there is a connection already."""
@@ -160,22 +209,27 @@ class Dial:
             self.error = error
             self._finish()
 
-    async def wait(self) -> Connection:
-        """Wait for the connection; raises what `fail` was given."""
+    async def wait(self, *, allow_limited: bool = True) -> Connection:
+        """Wait for the connection, or one without a limit; raises what `fail` was given."""
         self._waiters += 1
+        self._strict_waiters += not allow_limited
         try:
-            await self._finished.wait()
+            await (self._has_any if allow_limited else self._finished).wait()
         finally:
             self._waiters -= 1
+            self._strict_waiters -= not allow_limited
             if not self._waiters and not self._finished.is_set():
                 self.scope.cancel()
-        if self._connection is None:
-            assert self.error is not None
-            raise self.error
-        return self._connection
+        if self._connection is not None:
+            return self._connection
+        if allow_limited and self._limited is not None:
+            return self._limited
+        assert self.error is not None
+        raise self.error
 
     def _finish(self) -> None:
         self._finished.set()
+        self._has_any.set()
         self.changed.set()
 
 
@@ -183,6 +237,12 @@ def explain(dial: Dial) -> P2PError:
     """Return the error of a dial all of whose attempts failed."""
     attempts = dial.attempts
     whom = str(dial.peer) if dial.peer is not None else "the peer"
+    if dial.is_limited:
+        return DialError(
+            f"{whom} is reached only through a relay that sets limits;"
+            " pass allow_limited=True to use it",
+            attempts,
+        )
     if not attempts:
         return DialError(f"no address of {whom} is known")
     causes = [attempt.cause for attempt in attempts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -100,3 +101,18 @@ class DialReport:
 
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1e3, 3)
+
+
+MAX_REPORTS = 256
+"""Reports of dials that are kept, each of some KiB."""
+
+
+class Reports(OrderedDict["PeerId | None", DialReport]):
+    """The last dial to each peer, the newest last; None is whoever was not known to the end."""
+
+    def keep(self, report: DialReport) -> None:
+        """Take the report of a dial that has ended; the oldest goes for it."""
+        self[report.peer] = report
+        self.move_to_end(report.peer)
+        if len(self) > MAX_REPORTS:
+            self.popitem(last=False)

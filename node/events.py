@@ -202,6 +202,31 @@ class PeerOffline(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class RelayReserved(NodeEvent):
+    """A relay leads peers here, at `addresses`, until then (seconds since 1970); it is renewed."""
+
+    relay: PeerId
+    addresses: tuple[Multiaddr, ...]
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLost(NodeEvent):
+    """A relay leads nobody here any more; one that the user has named is tried again."""
+
+    relay: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRefused(NodeEvent):
+    """A relay does not lead peers here, and has said why; told once for each reason."""
+
+    relay: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class HandlerFailed(NodeEvent):
     """A stream handler raised; its stream was reset."""
 
@@ -223,6 +248,41 @@ class StoreRecovered(NodeEvent):
     """The file is written again, and has all that the node knows, or soon will."""
 
     path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RelayReservationMade(NodeEvent):
+    """A peer can be reached through this node, until then (Unix seconds) if it does not renew."""
+
+    peer: PeerId
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class RelayReservationEnded(NodeEvent):
+    """A peer can be reached through this node no more."""
+
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitOpened(NodeEvent):
+    """This node relays between two peers; the source has dialled the target."""
+
+    source: PeerId
+    target: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitEnded(NodeEvent):
+    """Such a circuit has ended, after `seconds`; `bytes` counts what it carried both ways."""
+
+    source: PeerId
+    target: PeerId
+    bytes: int
+    seconds: float
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ..relay.circuit.wire import Status
 from ..transports.core.errors import (
+    CircuitRefused,
     DialError,
     DialTimeout,
     LimitExceeded,
@@ -36,6 +38,17 @@ _SYSTEM = {
     errno.EPIPE: NO_NODE,
 }
 
+_REFUSED: dict[int, str] = {
+    Status.RESERVATION_REFUSED: "try another relay",
+    Status.RESOURCE_LIMIT_EXCEEDED: "the relay is full: try later, or through another one",
+    Status.PERMISSION_DENIED: "ask whoever runs the relay to allow this peer",
+    Status.CONNECTION_FAILED: "the peer may have just left; try again, or through another relay",
+    Status.NO_RESERVATION: "does the peer run, and with this relay?",
+    Status.MALFORMED_MESSAGE: "the relay does not speak circuit relay v2 as isthmus does",
+    Status.UNEXPECTED_MESSAGE: "the relay does not speak circuit relay v2 as isthmus does",
+}
+"""By the status with which a relay refuses a circuit."""
+
 _NAMES = {
     socket.EAI_NONAME: "is it spelled right?",
     socket.EAI_AGAIN: "no name server answers; is this machine on a network?",
@@ -46,10 +59,12 @@ _LATE = {
     "connect": "is that machine on, and does a firewall let this port through?",
     "websocket": NO_NODE,
     "upgrade": NO_NODE,
+    "relay": "is the relay on, and is the peer?",
 }
 """By the phase in which nothing came any more."""
 
 _BY_PHASE = {
+    "relay": "is that a relay, and is it on?",
     "find": "is it on, on this network, and does it run with --lan?",
     "tls": "is that the right server, and does this machine trust who vouches for it?",
 }
@@ -68,6 +83,11 @@ _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
 def hint_for(attempt: FailedAttempt) -> str:
     """Return what may be done about an attempt that failed; empty if its cause says it all."""
     cause = attempt.cause
+    if isinstance(cause, CircuitRefused):
+        return _REFUSED.get(cause.status, "try another relay")
+    if isinstance(cause, DialError) and isinstance(relay := cause.__cause__, DialError):
+        # What failed is the way to the relay.
+        return next(filter(None, map(hint_for, relay.attempts)), "")
     if isinstance(cause, DialTimeout):
         return _LATE.get(attempt.phase, _LATE["connect"])
     if isinstance(cause, DialError) and (hint := hint_of(cause.__cause__)):

@@ -19,17 +19,18 @@ from enum import Enum, IntEnum, auto
 from math import inf
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
 
-from .prefixes import count_down, exceeded, prefix_of
+from ..transports.core.addresses import prefix_of
+from .prefixes import count_down, exceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from ..transports.core.addresses import Prefix
     from ..transports.core.errors import LimitExceeded
     from ..transports.core.interfaces import Priority
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
     from .config import LimitsConfig
-    from .prefixes import Prefix
 
 Key = TypeVar("Key", bound="Hashable")
 Ticket = TypeVar("Ticket", bound="Hashable")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, overload
 
 import anyio
 
+from ..relay.circuit.addresses import CIRCUIT
 from ..transports.core.errors import (
     AddressError,
     ConfigError,
@@ -16,29 +16,28 @@ from ..transports.core.errors import (
     DialError,
     LimitExceeded,
     LocalProtocolError,
-    NoTransport,
     unwrap_group,
 )
 from ..transports.core.interfaces import Priority, Side
 from ..transports.core.keys import PrivateKey
-from ..transports.core.multiaddr import Multiaddr
 from ..transports.core.peer_id import PeerId
-from .config import NodeConfig
-from .dialing import Target, parse_target
+from .config import NodeConfig, upgrade_config
+from .dialing import Target, parse_listen, parse_target
 from .events import AddressesChanged, EventHub, Listening
 from .examination import examine
 from .inbound_streams import InboundStreams
-from .interfaces import expand_wildcard
 from .limits import Standing
 from .links import Links
+from .listening import Listeners
 from .networks import LocalNetworks
 from .privacy import told
-from .protocols.identify import ID_PROTOCOL, PUSH_PROTOCOL
 from .protocols.identify_service import Identify
+from .protocols.own import own_protocols
 from .protocols.perf import PERF_PROTOCOL, serve_perf
-from .protocols.ping import MAX_INBOUND_PINGS, PING_PROTOCOL, serve_ping
 from .reach import Reach, reuse_of
-from .router import Registration, Router, open_negotiated
+from .relayed import Relayed, with_relays
+from .relaying import Relaying
+from .router import Registration, Router, open_negotiated, read_all
 from .store.stores import Stores
 from .swarm import Swarm
 from .watch import watch_networks
@@ -55,13 +54,11 @@ if TYPE_CHECKING:
     from ..relay.autonat.reachability import Reachability
     from ..transports.core.interfaces import (
         Connection,
-        ConnectionListener,
         RawTransport,
         Stream,
         Transport,
     )
-    from ..transports.upgrade_config import UpgradeConfig
-    from .config import LimitsConfig
+    from ..transports.core.multiaddr import Multiaddr
     from .dialing import Destination
     from .dialreport import DialReport
     from .discovery import Discovery
@@ -70,6 +67,7 @@ if TYPE_CHECKING:
     from .limits import Fullness
     from .link import Link
     from .path import Rank
+    from .relayed import RelayStatus
     from .router import Handler
 
 MAX_RESPONSE_BYTES = 1024 * 1024
@@ -79,16 +77,12 @@ OPEN_ATTEMPTS = 2
 """A connection may end between being chosen and being used; then another is chosen, once."""
 
 
-SPARE_STREAMS = 256
-"""Streams beyond a peer's limit that the muxer lets in: as many as it lets wait, for the router to
-refuse, and such as have been served and that the peer has not ended."""
-
-
 class Node:
     """A peer of the network; an async context manager, to be entered once.
 
     Embedding it is silent: no socket is bound and nothing is announced unless `listen` says so.
     `lan` finds the peers of the same network, and shows this node to them if it listens.
+    `relays` are addresses of relays to be reached behind, each with its /p2p.
     `data_dir` is a directory for what it learns of peers, which the next node there begins with;
     one node at a time uses it, and without one nothing is kept.
     `identity` is a new Ed25519 key unless given; `listen` names one or several multiaddrs;
@@ -106,6 +100,7 @@ class Node:
         identity: PrivateKey | None = None,
         listen: str | Multiaddr | Sequence[str | Multiaddr] = (),
         lan: bool = False,
+        relays: str | Multiaddr | Sequence[str | Multiaddr] = (),
         data_dir: Path | None = None,
         transports: Sequence[Transport | RawTransport | str] | None = None,
         config: NodeConfig | None = None,
@@ -115,9 +110,12 @@ class Node:
         self.peer_id = PeerId.from_public_key(self.key.public_key)
         self.stores = Stores(data_dir)
         self.peers = self.stores.peers
-        self._listen = _parse_listen(listen)
         self._events = EventHub()
-        self._listeners: list[ConnectionListener] = []
+        self._relayed = Relayed(
+            with_relays(self.config.relays, relays), peers=self.peers, publish=self._events.publish
+        )
+        self._listen = (*parse_listen(listen), *self._relayed.listen)
+        self._listeners = Listeners()
         self._addresses: tuple[Multiaddr, ...] = ()
         self._bound: tuple[Multiaddr, ...] = ()
         self._has_to_watch = anyio.Event()
@@ -159,6 +157,11 @@ class Node:
     def reachability(self) -> Reachability:
         """Whether others can dial this node, as far as they have tried and said so."""
         return self.reach.reachability
+
+    @property
+    def relays(self) -> tuple[RelayStatus, ...]:
+        """The relays that this node is, or may be, reached behind."""
+        return self._relayed.status()
 
     def usage(self) -> tuple[Fullness, ...]:
         """Return how full each limit of this node is."""
@@ -291,7 +294,7 @@ class Node:
                     if data:
                         await stream.send(data)
                     await stream.send_eof()
-                    return await _read_all(stream, max_bytes)
+                    return await read_all(stream, max_bytes)
         raise TimeoutError(f"no complete answer on {protocol} within {timeout:g} s")
 
     async def identify(self, connection: Connection) -> PeerIdentified:
@@ -337,7 +340,7 @@ class Node:
 
     def is_suspect(self, connection: Connection) -> bool:
         """Say whether a connection does not answer at present, while something waits for it."""
-        return self._swarm.is_suspect(connection)
+        return self._swarm.paths.is_suspect(self._swarm.entry(connection))
 
     def why(self, peer: PeerId | None) -> DialReport | None:
         """Return what the last dial to a peer did at every address; None if there was none.
@@ -392,12 +395,17 @@ class Node:
             async with self.stores.opened(), anyio.create_task_group() as tasks:
                 try:
                     self._swarm.start(tasks)
+                    self.relaying.start(tasks, self._router)
                     self._resume_keeping()
                     tasks.start_soon(self._identify.run)
                     tasks.start_soon(self.links.run)
                     tasks.start_soon(self.reach.run)
                     tasks.start_soon(self._watch_networks)
-                    await self._start_listening(tasks)
+                    if any(each.last_transport == CIRCUIT for each in self._listen):
+                        tasks.start_soon(self._relayed.run, self._events.reader())
+                    await self._listeners.bind(self._listen, self._swarm)
+                    self._update_addresses()
+                    self._listeners.serve(tasks, self._swarm, self._look_at_addresses)
                     self._events.publish(Listening(self.peer_id, self.addresses))
                     tasks.start_soon(self.stores.run, self._events.publish)
                     if self._discovery is not None:
@@ -406,17 +414,6 @@ class Node:
                 finally:
                     await self._stop()
                     tasks.cancel_scope.cancel()
-
-    async def _start_listening(self, tasks: TaskGroup) -> None:
-        for address in self._listen:
-            transport = self._swarm.transport_for(address)
-            if transport is None:
-                raise NoTransport(address)
-            self._listeners.append(await transport.listen(address.without_peer()))
-        self._update_addresses()
-        for listener in self._listeners:
-            tasks.start_soon(listener.serve, self._swarm.accept)
-            tasks.start_soon(self._watch, listener)
 
     def _make_layers(
         self, transports: Sequence[Transport | RawTransport | str] | None, *, lan: bool
@@ -427,9 +424,10 @@ class Node:
 
         chosen = transports_for(
             transports,
-            upgrade=_upgrade_config(self.config.upgrade, self.config.limits),
+            upgrade=upgrade_config(self.config.upgrade, self.config.limits),
             websocket=self.config.websocket,
             reuse_port=reuse_of(self.config, self._listen),
+            more=(self._relayed.transport,),
         )
         self._discovery = self._discover(chosen) if lan else None
         if self._discovery is not None:
@@ -447,6 +445,12 @@ class Node:
             standing=self._standing,
             is_wanted=self._is_wanted,
         )
+        self._make_help(networks)
+        for transport in chosen:
+            transport.attach(self)
+
+    def _make_help(self, networks: LocalNetworks) -> None:
+        """Put together how this node is reached, and what it does for others."""
         self.reach = Reach(
             self,
             self._swarm,
@@ -457,6 +461,7 @@ class Node:
             publish=self._events.publish,
             on_change=self._look_at_addresses,
         )
+        self._relayed.bind(self._swarm)
         self._identify = Identify(
             key=self.key,
             addresses=lambda: self._told(self._addresses),
@@ -465,13 +470,19 @@ class Node:
             peers=self.peers,
             publish=self._events.publish,
             is_on_link=networks.holds,
-            learnt=self._swarm.paths.learnt,
-            observed=self.reach.observed,
+            observed=self._on_identified,
+        )
+        self.relaying = Relaying(
+            self,
+            self.config.relay_server,
+            swarm=self._swarm,
+            peers=self.peers,
+            standing=self._standing,
+            publish=self._events.publish,
+            negotiation_timeout=self.config.negotiation_timeout,
         )
         self._register_own()
         self.reach.register(self._listen)
-        for transport in chosen:
-            transport.attach(self)
 
     def _resume_keeping(self) -> None:
         """Keep the peers that an earlier run was told to keep."""
@@ -490,16 +501,17 @@ class Node:
     def _on_networks(self) -> None:
         self._look_at_addresses()
         self.reach.network_changed()
+        self._relayed.client.network_changed()
         self.links.news()
         self._swarm.paths.news()
+
+    def _on_identified(self, stream: Stream, observed: Multiaddr | None) -> None:
+        self.reach.observed(stream, observed)
+        self._swarm.paths.learnt(stream.connection.remote_peer)
 
     def _on_sign_of(self, peer: PeerId) -> None:
         self.links.news(peer)
         self._swarm.paths.learnt(peer)
-
-    async def _watch(self, listener: ConnectionListener) -> None:
-        async for _ in listener.changes():
-            self._look_at_addresses()
 
     def _look_at_addresses(self) -> tuple[Multiaddr, ...]:
         """Tell everyone if the addresses have changed; return them."""
@@ -509,11 +521,9 @@ class Node:
         return self._addresses
 
     def _update_addresses(self) -> bool:
-        bound = [address for listener in self._listeners for address in listener.addresses]
-        found = dict.fromkeys(each for address in bound for each in expand_wildcard(address))
-        self._bound = tuple(found)
-        external = dict.fromkeys(self.reach.external)
-        before, self._addresses = self._addresses, tuple(found | external)
+        self._bound = self._listeners.addresses
+        found = dict.fromkeys((*self._bound, *self.reach.external))
+        before, self._addresses = self._addresses, tuple(found)
         return before != self._addresses
 
     def _told(self, addresses: tuple[Multiaddr, ...]) -> tuple[Multiaddr, ...]:
@@ -523,8 +533,7 @@ class Node:
         deadline = anyio.current_time() + self.config.stop_timeout
         with anyio.CancelScope(shield=True, deadline=deadline):
             async with anyio.create_task_group() as closing:
-                for listener in self._listeners:
-                    closing.start_soon(listener.aclose)
+                self._listeners.close(closing)
                 closing.start_soon(self._swarm.stop)
 
     async def _serve(self, entry: Entry, tasks: TaskGroup, on_end: Callable[[], None]) -> None:
@@ -533,6 +542,7 @@ class Node:
         try:
             await self._router.serve(entry.connection, tasks, entry.upkeep, on_end)
         finally:
+            self.relaying.connection_ended(entry.connection)
             self._identify.forget(entry.connection)
             self.reach.parted(entry.connection)
 
@@ -566,20 +576,8 @@ class Node:
         )
 
     def _register_own(self) -> None:
-        for protocol, handler in (
-            (ID_PROTOCOL, self._identify.serve),
-            (PUSH_PROTOCOL, self._identify.serve_push),
-        ):
-            registration = Registration(handler, allow_limited=True, is_upkeep=True)
+        for protocol, registration in own_protocols(self._identify).items():
             self._router.register(protocol, registration)
-        ping = Registration(
-            serve_ping,
-            Priority.HIGH,
-            allow_limited=True,
-            max_streams=MAX_INBOUND_PINGS,
-            is_upkeep=True,
-        )
-        self._router.register(PING_PROTOCOL, ping)
         if self.config.serve_perf:
             self.serve_perf()
 
@@ -589,28 +587,3 @@ class Node:
     def _on_protocols(self) -> None:
         if self._context is not None:
             self._identify.poke()
-
-
-def _upgrade_config(upgrade: UpgradeConfig, limits: LimitsConfig) -> UpgradeConfig:
-    # The router refuses first, since it knows the peer and tells of it; this is the second line.
-    most = max(limits.inbound_streams, limits.inbound_streams_unknown) + SPARE_STREAMS
-    yamux = replace(upgrade.yamux, max_inbound_streams=most)
-    return replace(upgrade, max_pending_inbound=limits.pending_inbound, yamux=yamux)
-
-
-async def _read_all(stream: Stream, max_bytes: int) -> bytes:
-    parts = bytearray()
-    while True:
-        try:
-            parts += await stream.receive()
-        except anyio.EndOfStream:
-            return bytes(parts)
-        if len(parts) > max_bytes:
-            raise LimitExceeded(
-                "the answer's bytes", value=len(parts), limit=max_bytes, setting="max_bytes"
-            )
-
-
-def _parse_listen(listen: str | Multiaddr | Sequence[str | Multiaddr]) -> tuple[Multiaddr, ...]:
-    each = (listen,) if isinstance(listen, (str, Multiaddr)) else listen
-    return tuple(item if isinstance(item, Multiaddr) else Multiaddr.parse(item) for item in each)

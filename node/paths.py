@@ -89,9 +89,9 @@ class Paths:
         selection = self._selections.get(peer)
         return None if selection is None else selection.best(allow_limited=allow_limited)
 
-    def is_suspect(self, entry: Entry) -> bool:
+    def is_suspect(self, entry: Entry | None) -> bool:
         """Say whether a connection does not answer at present."""
-        return entry.pulse is not None and entry.pulse.is_suspect
+        return entry is not None and entry.pulse is not None and entry.pulse.is_suspect
 
     def add(self, entry: Entry, now: float) -> None:
         """Take a connection that stands from now on."""

@@ -1,24 +1,20 @@
 """Where connections come from, and who may begin a handshake: how fast, and how many at a time.
 
-Sans-IO: told addresses and times. An IPv4 address is one source, and so is an IPv6 /56, which is
-the least that a provider gives one household or one rented machine.
+Sans-IO: told addresses and times. See `prefix_of` for what counts as one source.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from ..transports.core.addresses import prefix_of
 from ..transports.core.errors import LimitExceeded
 
 if TYPE_CHECKING:
+    from ..transports.core.addresses import Prefix
     from ..transports.core.multiaddr import Multiaddr
     from .config import LimitsConfig
-
-Prefix: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Network"
-
-IPV6_BITS = 56
 
 MAX_PREFIXES = 4096
 """Prefixes whose rate is known, the least recently seen forgotten first: about a MiB. Who has more
@@ -26,22 +22,6 @@ of them than this gains by being forgotten a burst for each, which new prefixes 
 
 _TOLERANCE = 1e-6
 """Seconds by which sums of floats may be off."""
-
-
-def prefix_of(address: Multiaddr) -> Prefix | None:
-    """Return what a connection's remote address counts against.
-
-    None where there is no IP of the peer's: in memory, over a Unix socket, and on a circuit, whose
-    address has the relay's.
-    """
-    ip = address.ip
-    if ip is None or "p2p-circuit" in address.names:
-        return None
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is None:
-            return ipaddress.IPv6Network((int(ip) >> 128 - IPV6_BITS << 128 - IPV6_BITS, IPV6_BITS))
-        return ip.ipv4_mapped
-    return ip
 
 
 class TokenBuckets:

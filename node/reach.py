@@ -17,13 +17,12 @@ from ..relay.autonat.reachability import Reachability, Server
 from ..relay.autonat.server import AutonatServer
 from ..relay.autonat.wire import DIAL_REQUEST_PROTOCOL
 from ..relay.dcutr.service import Dcutr, Ways, is_relayed
-from ..transports.core.addresses import AddressClass, classify, classify_ip
+from ..transports.core.addresses import AddressClass, classify, classify_ip, prefix_of
 from ..transports.core.errors import LocalProtocolError, NoTransport
 from ..transports.core.interfaces import Puncher
 from .dialing import Target
 from .events import HolePunched, HolePunchFailed, ReachabilityChanged
 from .interfaces import interface_addresses
-from .prefixes import prefix_of
 from .privacy import told
 from .stranger import PROTOCOLS, dial_as_stranger
 

@@ -272,3 +272,17 @@ async def open_negotiated(
         stream.unread(trailing)
     stream.protocol = agreed
     return stream
+
+
+async def read_all(stream: Stream, max_bytes: int) -> bytes:
+    """Return what a peer sends up to its half-close; raises LimitExceeded, StreamReset."""
+    parts = bytearray()
+    while True:
+        try:
+            parts += await stream.receive()
+        except anyio.EndOfStream:
+            return bytes(parts)
+        if len(parts) > max_bytes:
+            raise LimitExceeded(
+                "the answer's bytes", value=len(parts), limit=max_bytes, setting="max_bytes"
+            )

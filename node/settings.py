@@ -31,6 +31,7 @@ PLACES = {
     "options.control": "control.socket",
     "options.config": "node",
     "options.config.serve_perf": "services.perf",
+    "options.config.relay_server": "relay",
     "options.config.upgrade.yamux": "yamux",
 }
 """Where a setting stands in a file if its place does not follow from its dataclass."""

@@ -7,7 +7,6 @@ does leaves that.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 
+from ..transports.core.addresses import prefix_of
 from ..transports.core.codes import ConnectionCode
 from ..transports.core.errors import (
     DialError,
@@ -30,6 +30,7 @@ from ..transports.core.errors import (
 from ..transports.core.interfaces import Priority, Side
 from ..transports.core.multiaddr import Component, Multiaddr
 from .dialing import Dial, Target, explain
+from .dialreport import Reports
 from .entries import Entry
 from .events import (
     ConnectionEnded,
@@ -48,7 +49,7 @@ from .limits import (
     Standing,
 )
 from .paths import Paths
-from .prefixes import Doorway, prefix_of
+from .prefixes import Doorway
 from .refusals import RefusalDigest
 from .selection import rank_of
 
@@ -62,15 +63,11 @@ if TYPE_CHECKING:
     from ..transports.core.interfaces import Connection, Transport
     from ..transports.core.peer_id import PeerId
     from .config import NodeConfig
-    from .dialreport import DialReport
     from .events import NodeEvent
     from .limits import Fullness, TableEvent
     from .links import Links
     from .path import Rank
     from .peerstore import PeerStore
-
-MAX_REPORTS = 256
-"""Reports of dials that are kept, each of some KiB."""
 
 REFUSAL_TIME = 1.0
 """Seconds for telling a peer that its connection is not wanted."""
@@ -133,8 +130,7 @@ class Swarm:
             is_wanted=lambda peer: standing(peer) is Standing.KEPT,
         )
         self._dials: dict[Hashable, Dial] = {}
-        self.reports: OrderedDict[PeerId | None, DialReport] = OrderedDict()
-        """The last dial to each peer, the newest last; None is whoever was not known to the end."""
+        self.reports = Reports()
         self._doorway = Doorway(config.limits)
         self._table: ConnectionTable[Entry, Dial] = ConnectionTable(
             config.limits, standing=standing, usage=Entry.usage, is_wanted=is_wanted
@@ -205,7 +201,7 @@ class Swarm:
             if standing := self._standing(target, allow_limited=allow_limited):
                 return standing
         dial = self.dial(target, side=side, fresh=fresh, is_quiet=is_quiet, priority=priority)
-        return await dial.wait()
+        return await dial.wait(allow_limited=allow_limited)
 
     def dial(
         self,
@@ -225,7 +221,7 @@ class Swarm:
         dial = self._dials.get(key)
         if dial is None or dial.is_finished or dial.scope.cancel_called:
             dial = self._start_dial(key, target, side, priority)
-        dial.add(target.addresses, self.rank_of)
+        dial.add(target.addresses, self.rank_of, circuits={} if fresh else self._by_address)
         dial.is_quiet = dial.is_quiet and is_quiet
         self._table.hurry_dial(dial, priority)
         return dial
@@ -234,11 +230,6 @@ class Swarm:
         """Have it noticed at once if a connection does not answer, as long as the context lasts."""
         entry = self._entries.get(connection)
         return nullcontext() if entry is None or entry.is_ended else self.paths.attend(entry)
-
-    def is_suspect(self, connection: Connection) -> bool:
-        """Say whether a connection does not answer at present."""
-        entry = self._entries.get(connection)
-        return entry is not None and self.paths.is_suspect(entry)
 
     def adopt(self, connection: Connection) -> None:
         """Enter a connection that this node has opened by other means; raises P2PError."""
@@ -250,6 +241,11 @@ class Swarm:
         """Choose a connection no more, since it takes no new streams; it ends by itself."""
         if entry := self._entries.get(connection):
             self._remove(entry)
+
+    def abandon(self, connection: Connection, reason: str) -> None:
+        """Choose a connection no more, and close it; `reason` is told as why it has ended."""
+        if entry := self._entries.get(connection):
+            self._end(entry, reason, is_idle=False)
 
     def hold(self, connection: Connection, holder: str) -> None:
         """Have a connection neither evicted nor ended as idle until `holder` releases it."""
@@ -327,7 +323,8 @@ class Swarm:
             raise LocalProtocolError("the node is not running")
         dial = self._dials[key] = Dial(target.peer, anyio.current_time())
         if not target.addresses and target.peer is not None:
-            dial.add(self._peers.addresses(target.peer), self.rank_of)
+            known = self._peers.addresses(target.peer)
+            dial.add(known, self.rank_of, circuits=self._by_address)
             by_id = Multiaddr((Component("p2p", bytes(target.peer)),))
             if self.transport_for(by_id) is not None:
                 dial.add([by_id], self.rank_of)
@@ -345,7 +342,7 @@ class Swarm:
             self._apply(self._table.dial_ended(dial, anyio.current_time()))
 
     async def _dial(self, key: Hashable, dial: Dial, side: Side) -> None:
-        if not dial.is_extra and dial.peer is not None:
+        if dial.peer is not None and not (dial.is_extra or dial.is_quiet):
             self._links.dialling(dial.peer)
         try:
             with dial.scope:
@@ -362,10 +359,14 @@ class Swarm:
                 del self._dials[key]
             why = "the node stops" if self._tasks is None else "nobody waits for it any more"
             dial.fail(DialError(f"the dial was cancelled: {why}"))
-            if not dial.is_extra and dial.peer is not None and dial.error is not None:
+            if (
+                dial.peer is not None
+                and dial.error is not None
+                and not (dial.is_extra or dial.is_quiet)
+            ):
                 self._links.dial_failed(dial.peer, dial.error)
             if not dial.has_won and not dial.is_extra:
-                self._keep_report(dial.report(anyio.current_time()))
+                self.reports.keep(dial.report(anyio.current_time()))
 
     async def _follow(self, dial: Dial, side: Side, attempts: TaskGroup) -> None:
         """Start attempts as planned, until there is a connection or nothing is left to try."""
@@ -405,26 +406,21 @@ class Swarm:
         dial.end(address, anyio.current_time(), cause)
         if dial.has_won:
             # Before whoever waits goes on, and may ask for it.
-            self._keep_report(dial.report(anyio.current_time()))
+            self.reports.keep(dial.report(anyio.current_time()))
 
     def _win(self, dial: Dial, address: Multiaddr, connection: Connection) -> None:
-        dial.has_won = not dial.is_finished
+        is_first = not dial.is_finished
         entry = self._admit(connection)
         # Where the peer was reached; the address may have been its id alone.
         bare = (address if address.host else connection.remote_addr).without_peer()
         self._by_address[bare] = entry
         self._peers.add_addresses(connection.remote_peer, [bare])
         dial.finish(connection)
+        dial.has_won = is_first and dial.is_finished
 
     def rank_of(self, address: Multiaddr) -> Rank:
         """Return the kind of path that an address shows, from this machine."""
         return rank_of(address, self._is_on_link)
-
-    def _keep_report(self, report: DialReport) -> None:
-        self.reports[report.peer] = report
-        self.reports.move_to_end(report.peer)
-        if len(self.reports) > MAX_REPORTS:
-            self.reports.popitem(last=False)
 
     async def _check(self, connection: Connection, dial: Dial) -> None:
         actual, expected = connection.remote_peer, dial.peer
@@ -552,7 +548,7 @@ class Swarm:
                 case DialRefused(dial, error):
                     self._publish(DialFailed(dial.peer, str(error)))
                     dial.fail(error)
-                    self._keep_report(dial.report(anyio.current_time()))
+                    self.reports.keep(dial.report(anyio.current_time()))
                     self._turns[dial].set()
         self._keep(self._table.next_timeout())
 

@@ -35,18 +35,22 @@ def transports_for(
     upgrade: UpgradeConfig | None = None,
     websocket: WebSocketConfig | None = None,
     reuse_port: ReusePort = "never",
+    more: Sequence[Transport | RawTransport] = (),
 ) -> list[Transport]:
     """Return the transports that objects and names stand for; None for TCP and WebSocket.
 
-    Raw ones get Noise and Yamux with the settings `upgrade`; WebSocket gets `websocket`, TCP
-    `reuse_port`, unless it is an object. Raises ConfigError for a name
-    that no package has registered, one that does not load, and for what is no transport.
+    `more` are added where none of those claims their protocols. Raw ones get Noise and Yamux with
+    the settings `upgrade`; WebSocket gets `websocket`, TCP `reuse_port`, unless it is an object.
+    Raises ConfigError for a name that no package has registered, one that does not load, and for
+    what is no transport.
     """
     if specs is None:
         from .websocket.transport import WebSocketTransport
 
         specs = (_tcp(reuse_port=reuse_port), WebSocketTransport(websocket))
     found = [_transport(spec, websocket, reuse_port=reuse_port) for spec in specs]
+    claimed = {name for each in found for name in each.protocols}
+    found += [each for each in more if not claimed & {*each.protocols}]
     budget: NodeBudget | None = None
     transports: list[Transport] = []
     for each in found:

@@ -20,7 +20,13 @@ from .core.errors import (
     P2PError,
     PeerIdMismatch,
 )
-from .core.interfaces import AddressesChanged, ConnectionListener, RawPuncher, Side
+from .core.interfaces import (
+    AddressesChanged,
+    ConnectionListener,
+    PathAttribute,
+    RawPuncher,
+    Side,
+)
 from .multistream import (
     LazyDialer,
     ListenerNegotiation,
@@ -97,14 +103,19 @@ class Upgraded:
     ) -> Connection:
         """Connect and upgrade; see `Transport.dial` for what it raises."""
         limit = self.config.dial_timeout
+        peer = peer or addr.peer_id
+        place = addr.without_peer()
+        if peer is not None and place.names[-1] == "p2p-circuit":
+            # A relay has to be told who is meant; any other address leads to one place only.
+            place = place.with_peer(peer)
         try:
             with anyio.fail_after(limit):
-                stream = await self.raw.dial_raw(addr.without_peer())
+                stream = await self.raw.dial_raw(place)
         except TimeoutError:
             raise DialTimeout(f"{addr} did not answer within {limit:g} s") from None
         try:
             with anyio.fail_after(limit):
-                return await self.upgrade(stream, addr, side=side, peer=peer or addr.peer_id)
+                return await self.upgrade(stream, addr, side=side, peer=peer)
         except TimeoutError:
             await anyio.aclose_forcefully(stream)
             why = f"{addr} did not finish its upgrade within {limit:g} s"
@@ -202,6 +213,7 @@ class Upgraded:
             channel_binding=result.channel_binding,
             clock=clock,
             early=early,
+            limit=stream.extra(PathAttribute.limit, None),
             budget=self.budget,
         )
 
@@ -249,6 +261,8 @@ class UpgradedListener(ConnectionListener):
         try:
             peer, side = self._transport.expected(addr)
             with anyio.fail_after(config.inbound_timeout):
+                if peer is None:
+                    peer = stream.extra(PathAttribute.peer, None)
                 return await self._transport.upgrade(stream, addr, side=side, peer=peer)
         except (P2PError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
             self.failed += 1

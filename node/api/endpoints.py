@@ -39,6 +39,8 @@ MAX_KNOWN_LIMIT = 1000
 
 MAX_DIAL_TIMEOUT = 3600.0
 """Seconds that a dial may be given for each address."""
+MAX_RELAYS = 32
+"""Relays that a status lists; those of the user come first, and are fewer."""
 
 MAX_PINGS = 1000
 """Round trips of one request, whose answer comes after the last."""
@@ -71,6 +73,7 @@ async def status(control: Control, arguments: Arguments) -> dict[str, Json]:
                 for address, verdict in node.reach.verdicts().items()
             ],
         },
+        "relays": [relay.to_json() for relay in node.relays[:MAX_RELAYS]],
         "limits": [
             {"limit": each.name, "used": each.used, "max": each.bound, "setting": each.setting}
             for each in node.usage()
@@ -156,6 +159,11 @@ async def links(control: Control, arguments: Arguments) -> dict[str, Json]:
     }
 
 
+async def relay(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Say for whom the node relays, how much, and within which limits."""
+    return control.node.relaying.status()
+
+
 async def events(control: Control, arguments: Arguments) -> Lines:
     """Tell where the node listens, as its first event does, and what happens from now on."""
     node = control.node
@@ -183,6 +191,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint("POST", "/v1/disconnect", disconnect, takes=("peer",)),
     Endpoint("POST", "/v1/ping", ping_peer, takes=("to", "count")),
     Endpoint("GET", "/v1/links", links, takes=("peer",)),
+    Endpoint("GET", "/v1/relay", relay),
     Endpoint("POST", "/v1/keep", keep, takes=("to",)),
     Endpoint("POST", "/v1/forget", forget, takes=("peer",)),
 )

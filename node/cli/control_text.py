@@ -42,6 +42,8 @@ def status_lines(status: Told) -> list[str]:
         ),
     ]
     lines.append(_field("reachable", _reachable(status["reachability"])))
+    for number, line in enumerate(aligned(map(_relay, status.get("relays", ())))):
+        lines.append(_field("" if number else "relays", line))
     rows = [
         (each["limit"], f"{each['used']} of {each['max']}", each["setting"])
         for each in status["limits"]
@@ -91,6 +93,32 @@ def peers_lines(found: Told, *, now: float) -> list[str]:
     return [printable(line, limit=MAX_LINE) for line in lines]
 
 
+def relay_lines(found: Told, *, now: float) -> list[str]:
+    """Return what `isthmus relay status` says; `now` is in seconds since 1970."""
+    if found["preset"] == "off":
+        return [_field("serves", "nobody: 'isthmus run --relay' starts a node that relays")]
+    reservations, circuits = found["reservations"], found["circuits"]
+    rate, refused = format_size(int(found["bytes_per_second"])), found["refused"]
+    lines = [
+        _field("serves", str(_SERVED.get(found["preset"], found["preset"]))),
+        _field("reserved", f"{reservations['used']} of {reservations['max']}"),
+        _field("circuits", f"{circuits['used']} of {circuits['max']}"),
+        _field("carried", f"{format_size(found['bytes'])}, now {rate}/s"),
+        _field("limits", _relay_limits(found["limits"])),
+    ]
+    if refused:
+        counts = ", ".join(f"{name} {count}" for name, count in refused.items())
+        lines.append(_field("refused", counts))
+    for title, rows in (
+        ("reservations", [_reservation(each, now) for each in reservations["peers"]]),
+        ("circuits", [_circuit(each) for each in circuits["open"]]),
+        ("used by", [_source(each) for each in found["sources"]]),
+    ):
+        if rows:
+            lines += ["", title, *(f"  {line}" for line in aligned(rows))]
+    return [printable(line, limit=MAX_LINE) for line in lines]
+
+
 def connected_line(found: Told) -> str:
     """Return what `isthmus connect` says."""
     connection = found["connection"]
@@ -136,6 +164,51 @@ def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 _MARKS = ("limited", "suspect")
+_SERVED = {
+    "default": "kept peers, and those in relay.allow",
+    "public": "anyone",
+    "generous": "the peers in relay.allow, and kept ones",
+}
+
+
+def _relay_limits(limits: Told) -> str:
+    most, time, rate = (limits[f"circuit_{name}"] for name in ("bytes", "duration", "rate"))
+    parts = [f"{limits['circuits_per_peer']} circuits a peer"]
+    if most is not None:
+        parts.append(f"{format_size(most)} each way")
+    if rate is not None:
+        parts.append(f"{format_size(int(rate))}/s each way")
+    if time is not None:
+        parts.append(f"{duration(time)} a circuit")
+    if limits["bandwidth"] is not None:
+        parts.append(f"{format_size(int(limits['bandwidth']))}/s in all")
+    return ", ".join(parts)
+
+
+def _reservation(reserved: Told, now: float) -> tuple[str, ...]:
+    left = duration(reserved["expires"] - now)
+    return reserved["peer"], f"for {left} more", reserved["address"]
+
+
+def _circuit(circuit: Told) -> tuple[str, ...]:
+    there, back = circuit["bytes_to_target"], circuit["bytes_to_source"]
+    carried = f"{format_size(there)} there, {format_size(back)} back"
+    return f"{circuit['source']} to {circuit['target']}", carried
+
+
+def _source(source: Told) -> tuple[str, ...]:
+    return source["peer"], _count(source["circuits"], "circuit"), format_size(source["bytes"])
+
+
+def _relay(relay: Told) -> tuple[str, ...]:
+    rtt, reason = relay["rtt_ms"], relay["reason"]
+    return (
+        str(relay["relay"]),
+        str(relay["state"]),
+        "-" if rtt is None else f"{rtt:.3g} ms",
+        "yours" if relay["configured"] else "discovered",
+        str(reason or ""),
+    )
 
 
 def _connection(connection: Told) -> tuple[str, ...]:

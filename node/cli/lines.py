@@ -9,6 +9,8 @@ from ...relay.autonat.reachability import Reachability
 from ...transports.core.interfaces import Side
 from ..events import (
     AddressesChanged,
+    CircuitEnded,
+    CircuitOpened,
     ConnectionEnded,
     ConnectionOpened,
     ConnectionRefused,
@@ -26,6 +28,11 @@ from ..events import (
     PeerOffline,
     PeerOnline,
     ReachabilityChanged,
+    RelayLost,
+    RelayRefused,
+    RelayReservationEnded,
+    RelayReservationMade,
+    RelayReserved,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -33,6 +40,7 @@ from ..events import (
 from ..link import LinkState
 from ..printable import printable
 from .output import style
+from .sizes import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +108,12 @@ def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind o
             return f"addresses are now: {', '.join(map(str, addresses))}"
         case EventsLost(count=count):
             return f"{count} events were too many to be shown"
-    return _of_reach(event) or _of_link(event) or _of_store(event) or _otherwise(event)
+    return _told_by_part(event) or _otherwise(event)
+
+
+def _told_by_part(event: NodeEvent) -> str | None:
+    parts = (_of_link, _of_reach, _of_relays, _of_store, _of_relay)
+    return next((text for part in parts if (text := part(event))), None)
 
 
 def _of_reach(event: NodeEvent) -> str | None:
@@ -118,12 +131,37 @@ def _of_reach(event: NodeEvent) -> str | None:
     return None
 
 
+def _of_relays(event: NodeEvent) -> str | None:
+    match event:
+        case RelayReserved(relay=relay, addresses=addresses):
+            return f"reached through the relay {relay} ({', '.join(map(str, addresses))})"
+        case RelayRefused(reason=reason):
+            return reason
+        case RelayLost(relay=relay, reason=reason):
+            return f"no longer reached through the relay {relay}: {reason}"
+    return None
+
+
 def _of_store(event: NodeEvent) -> str | None:
     match event:
         case StoreDegraded(path=path, reason=reason):
             return f"what is known of peers is in memory only: {path}: {reason}"
         case StoreRecovered(path=path):
             return f"what is known of peers is kept again: {path}"
+    return None
+
+
+def _of_relay(event: NodeEvent) -> str | None:
+    match event:
+        case RelayReservationMade(peer=peer):
+            return f"relaying for {peer}"
+        case RelayReservationEnded(peer=peer, reason=reason):
+            return f"relaying for {peer} no more: {reason}"
+        case CircuitOpened(source=source, target=target):
+            return f"circuit from {source} to {target}"
+        case CircuitEnded(source=source, target=target, bytes=count, reason=reason):
+            carried = format_size(count)
+            return f"circuit from {source} to {target} ended after {carried}: {reason}"
     return None
 
 

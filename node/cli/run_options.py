@@ -37,12 +37,18 @@ KEYS = {
     "echo": "services.echo",
     "perf": "services.perf",
     "lan": "lan.enabled",
+    "relay": "relay.preset",
+    "relay_via": "relays.via",
+    "discover_relays": "relays.discover",
     "control": "control.socket",
     "tls_cert": "websocket.cert_file",
     "tls_key": "websocket.key_file",
     "debug": "log.level",
 }
 """The setting that each option is."""
+
+PRESETS = ("off", "default", "public", "generous")
+"""What `--relay` takes: the presets of `RelayServerConfig`, which is loaded later."""
 
 DEFAULT = "default"
 
@@ -104,6 +110,28 @@ _OPTIONS = (
         default=None,
         help="Find the peers of this network by mDNS, connect to them, and be found by them."
         " Default: unless every address listened on is a loopback one.",
+    ),
+    click.option(
+        "--relay",
+        metavar="PRESET",
+        is_flag=False,
+        flag_value="default",
+        type=click.Choice(PRESETS),
+        help="Relay for other peers: for those that are kept or that relay.allow of the"
+        " configuration lists (--relay), or for anyone, a little (--relay=public).",
+    ),
+    click.option(
+        "--relay-via",
+        metavar="MULTIADDR",
+        multiple=True,
+        help="Be reached through this relay, too, whose address ends in /p2p/ID; may be repeated,"
+        " and with two of them one may be lost.",
+    ),
+    click.option(
+        "--discover-relays/--no-discover-relays",
+        default=None,
+        help="Be reached through relays that are met by chance, where those named are not enough."
+        " Default: no.",
     ),
     click.option(
         "--control",
@@ -188,12 +216,13 @@ def _take(
             key, value = schema.key("control.enabled"), False
         else:
             value = Path(str(value))
-    if name == "listen":
-        from ..daemon import EXAMPLE_LISTEN
+    if name in ("listen", "relay_via"):
+        from ..daemon import EXAMPLE_LISTEN, EXAMPLE_RELAY
         from .addresses import parse_address
 
         assert isinstance(value, tuple)
-        value = tuple(parse_address(each, example=EXAMPLE_LISTEN) for each in value)
+        example = EXAMPLE_LISTEN if name == "listen" else EXAMPLE_RELAY
+        value = tuple(parse_address(each, example=example) for each in value)
     (option,) = (each for each in context.command.params if each.name == name)
     given = option.opts[0]
     if source is ParameterSource.ENVIRONMENT:

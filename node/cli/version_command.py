@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .output import Output
 
 PACKAGES = (
-    *("anyio", "trio", "uvloop", "cryptography", "h11", "websockets", "zeroconf"),
+    *("anyio", "trio", "uvloop", "cryptography", "h11", "msgpack", "websockets", "zeroconf"),
     *("click", "rich", "platformdirs"),
 )
 """What isthmus runs on, besides Python; what cryptography runs on is asked of itself."""

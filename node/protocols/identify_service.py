@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ...transports.core.interfaces import Connection, Stream
     from ...transports.core.keys import PrivateKey
     from ...transports.core.multiaddr import Multiaddr
-    from ...transports.core.peer_id import PeerId
     from ..events import NodeEvent
     from ..peerstore import PeerStore
     from .identify import Verified
@@ -63,7 +62,6 @@ class Identify:
         publish: Callable[[NodeEvent], None],
         is_on_link: Callable[[Multiaddr], bool],
         observed: Callable[[Stream, Multiaddr | None], None],
-        learnt: Callable[[PeerId], None] = lambda _: None,
     ) -> None:
         self._key = key
         self._is_on_link = is_on_link
@@ -73,7 +71,6 @@ class Identify:
         self._connections = connections
         self._peers = peers
         self._publish = publish
-        self._learnt = learnt
         self._said: tuple[tuple[Multiaddr, ...], tuple[str, ...]] | None = None
         self._message = b""
         self._seq = 0
@@ -171,7 +168,6 @@ class Identify:
         believed = believable(news.addresses, connection.remote_addr, self._is_on_link)
         if believed:
             self._peers.set_addresses(peer, believed, seq=news.record_seq)
-            self._learnt(peer)
         # A push tells only what has changed; what the connection's end made void stays so.
         if (message.protocols or not is_push) and connection in self._connections():
             self._peers.set_protocols(peer, message.protocols, agent=message.agent_version)

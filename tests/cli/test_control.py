@@ -18,6 +18,7 @@ from isthmus.node.cli.control_text import (
     connected_line,
     duration,
     peers_lines,
+    relay_lines,
     status_lines,
 )
 
@@ -247,6 +248,7 @@ def test_every_call_of_the_page_works(running, other):
         "/v1/disconnect",
         "/v1/ping",
         "/v1/links",
+        "/v1/relay",
         "/v1/keep",
         "/v1/forget",
     }
@@ -327,3 +329,74 @@ def test_a_peers_text_steers_no_terminal():
     assert "2 open streams" in lines[4]
     line = connected_line({"is_new": True, "connection": connection})
     assert line.isprintable()
+
+
+def test_a_relay_says_whom_it_serves(isthmus):
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK, "--relay=public")
+    daemon.address()
+    status = isthmus("relay", "status", "--json").json()
+    assert (status["preset"], status["reservations"]["used"]) == ("public", 0)
+    shown = isthmus("relay", "status").out.splitlines()
+    assert shown[:3] == ["serves     anyone", "reserved   0 of 128", "circuits   0 of 1024"]
+    assert shown[4] == "limits     16 circuits a peer, 131.1 kB each way, 2 min a circuit"
+
+
+def test_a_flag_alone_opens_no_relay(isthmus):
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK, "--relay")
+    daemon.address()
+    assert isthmus("relay", "status").out.startswith(
+        "serves     kept peers, and those in relay.all"
+    )
+    daemon.stop()
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK)
+    daemon.address()
+    assert isthmus("relay", "status").out.startswith("serves     nobody: 'isthmus run --relay'")
+    refused = isthmus("run", "--ephemeral", "--relay=generous")
+    assert refused.code == 1
+    assert "relay.allow" in refused.err
+
+
+def test_what_a_relay_shows():
+    status = {
+        "preset": "default",
+        "bytes": 3000,
+        "bytes_per_second": 1500.0,
+        "reservations": {
+            "used": 1,
+            "max": 128,
+            "peers": [{"peer": STRANGER, "address": "/ip4/192.0.2.7/tcp/4001", "expires": 700.0}],
+        },
+        "circuits": {
+            "used": 1,
+            "max": 1024,
+            "open": [
+                {"source": "A", "target": "B", "bytes_to_target": 1000, "bytes_to_source": 2000}
+            ],
+        },
+        "sources": [{"peer": "A", "circuits": 2, "bytes": 3000}],
+        "refused": {"NO_RESERVATION": 3},
+        "limits": {
+            "circuits_per_peer": 16,
+            "circuit_bytes": None,
+            "circuit_duration": None,
+            "circuit_rate": 50_000.0,
+            "bandwidth": 1e6,
+        },
+    }
+    assert relay_lines(status, now=100.0) == [
+        "serves     kept peers, and those in relay.allow",
+        "reserved   1 of 128",
+        "circuits   1 of 1024",
+        "carried    3 kB, now 1.5 kB/s",
+        "limits     16 circuits a peer, 50 kB/s each way, 1 MB/s in all",
+        "refused    NO_RESERVATION 3",
+        "",
+        "reservations",
+        f"  {STRANGER}  for 10 min more  /ip4/192.0.2.7/tcp/4001",
+        "",
+        "circuits",
+        "  A to B  1 kB there, 2 kB back",
+        "",
+        "used by",
+        "  A  2 circuits  3 kB",
+    ]

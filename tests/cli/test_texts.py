@@ -15,6 +15,8 @@ from isthmus.node.cli.lines import describe_event
 from isthmus.node.cli.sizes import format_size, megabytes_per_second, parse_size
 from isthmus.node.events import (
     AddressesChanged,
+    CircuitEnded,
+    CircuitOpened,
     ConnectionEnded,
     ConnectionOpened,
     ConnectionRefused,
@@ -32,6 +34,11 @@ from isthmus.node.events import (
     PeerOffline,
     PeerOnline,
     ReachabilityChanged,
+    RelayLost,
+    RelayRefused,
+    RelayReservationEnded,
+    RelayReservationMade,
+    RelayReserved,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -126,6 +133,19 @@ def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
         (PeerIdentified(PEER, HOSTILE, (), (), None), f'{PEER} calls itself "a[2Jb cdefg"'),
         (DialFailed(None, HOSTILE), "a[2Jb cdefg"),
         (HandlerFailed(PEER, "/x", KeyError()), f"/x for {PEER} failed: KeyError"),
+        (
+            RelayReserved(PEER, (ADDRESS,), 5.0),
+            f"reached through the relay {PEER} (/ip4/127.0.0.1/tcp/4001)",
+        ),
+        (RelayRefused(PEER, "it is full"), "it is full"),
+        (RelayLost(PEER, "it left"), f"no longer reached through the relay {PEER}: it left"),
+        (RelayReservationMade(PEER, 5.0), f"relaying for {PEER}"),
+        (RelayReservationEnded(PEER, "it left"), f"relaying for {PEER} no more: it left"),
+        (CircuitOpened(PEER, PEER), f"circuit from {PEER} to {PEER}"),
+        (
+            CircuitEnded(PEER, PEER, 2000, 1.5, "its time was over"),
+            f"circuit from {PEER} to {PEER} ended after 2 kB: its time was over",
+        ),
         (AddressesChanged((ADDRESS,)), f"addresses are now: {ADDRESS}"),
         (PeerFound(PEER, (ADDRESS,)), f"found {PEER} on the LAN (/ip4/127.0.0.1/tcp/4001)"),
         (

@@ -27,6 +27,19 @@ from isthmus.relay.autonat.wire import (
     encode_dial_back,
     encode_message,
 )
+from isthmus.relay.circuit.wire import (
+    VOUCHER_DOMAIN,
+    VOUCHER_TYPE,
+    HopMessage,
+    HopType,
+    Limit,
+    Peer,
+    Reservation,
+    Status,
+    StopMessage,
+    StopType,
+    Voucher,
+)
 from isthmus.relay.dcutr.machine import Initiator, Responder
 from isthmus.relay.dcutr.wire import MAX_ADDRESSES, HolePunch, HolePunchType
 from isthmus.relay.dcutr.wire import encode as encode_punch
@@ -40,7 +53,7 @@ from isthmus.transports.core.errors import P2PError, RemoteProtocolError
 from isthmus.transports.core.keys import PrivateKey
 from isthmus.transports.core.multiaddr import Multiaddr
 from isthmus.transports.core.peer_id import PeerId
-from isthmus.transports.core.varint import length_prefixed
+from isthmus.transports.core.varint import decode_varint, length_prefixed
 
 KEY = PrivateKey.from_seed(b"\x05" * 32)
 PEER = PeerId.from_public_key(KEY.public_key)
@@ -158,3 +171,60 @@ def test_fuzz_dcutr(changes, data, start):
             assert str(error)  # noqa: PT017 - the only exception that may come
         else:
             assert punch is None or len(punch.addresses) <= MAX_ADDRESSES
+
+
+def unframed(data: bytes) -> bytes:
+    header = decode_varint(data)
+    assert header is not None
+    return data[header[1] :]
+
+
+VOUCHER = Voucher(PEER, PEER, 1_900_000_000)
+RELAY_MESSAGES = [
+    unframed(message.frame())
+    for message in (
+        HopMessage(HopType.RESERVE),
+        HopMessage(HopType.CONNECT, Peer(PEER, (ADDRESS,))),
+        HopMessage(
+            HopType.STATUS,
+            reservation=Reservation(5, (ADDRESS,), VOUCHER.seal(KEY)),
+            limit=Limit(120, 1 << 17),
+            status=Status.OK,
+        ),
+        StopMessage(StopType.CONNECT, Peer(PEER), Limit(0, 0)),
+        StopMessage(StopType.STATUS, status=Status.CONNECTION_FAILED),
+    )
+]
+RELAY_TYPES = st.sampled_from([HopMessage, StopMessage])
+
+
+def read_relay_message(kind: type[HopMessage] | type[StopMessage], data: bytes) -> None:
+    try:
+        message = kind.decode(data)
+    except RemoteProtocolError as error:
+        assert error.code == Status.MALFORMED_MESSAGE  # noqa: PT017 - the only one that may come
+    else:
+        # What was read can be written, if it was not full of what we leave out.
+        assert kind.decode(unframed(message.frame())) == message
+
+
+@given(RELAY_TYPES, st.binary(max_size=200))
+def test_fuzz_relay_messages(kind, data):
+    read_relay_message(kind, data)
+
+
+@given(RELAY_TYPES, st.sampled_from(RELAY_MESSAGES), CHANGES, st.integers(0, 600))
+def test_fuzz_relay_messages_near_the_truth(kind, message, changes, cut):
+    read_relay_message(kind, changed(message, changes))
+    read_relay_message(kind, message[: cut % len(message)])
+
+
+@given(st.binary(max_size=120))
+def test_fuzz_signed_vouchers(payload):
+    envelope = seal_envelope(KEY, VOUCHER_DOMAIN, VOUCHER_TYPE, payload)
+    try:
+        voucher = Voucher.from_envelope(envelope, relay=PEER, peer=PEER)
+    except RemoteProtocolError as error:
+        assert str(error)  # noqa: PT017 - the only exception that may come
+    else:
+        assert (voucher.relay, voucher.peer) == (PEER, PEER)

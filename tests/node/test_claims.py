@@ -49,3 +49,35 @@ def test_an_address_is_believed_of_who_is_near_enough(seen_at, believed):
     claimed = {name: Multiaddr.parse(text) for name, text in CLAIMED.items()}
     found = believable(claimed.values(), Multiaddr.parse(seen_at), is_on_link)
     assert list(found) == [claimed[name] for name in CLAIMED if name in believed]
+
+
+PEER = "/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5/p2p-circuit"
+
+
+@pytest.mark.parametrize(
+    ("relay", "seen_at", "is_believed"),
+    [
+        # A relay's place is dialled like any other.
+        ("/ip4/127.0.0.1/tcp/22", "/ip4/1.1.1.1/tcp/5", False),
+        ("/ip4/10.0.0.1/tcp/22", "/ip4/1.1.1.1/tcp/5", False),
+        ("/ip4/0.0.0.0/tcp/22", "/ip6/::1/tcp/5", False),
+        ("/ip4/10.0.0.1/tcp/22", f"/ip4/8.8.8.8/tcp/1{PEER}", False),
+        ("/ip4/127.0.0.1/tcp/22", f"/ip4/10.0.0.1/tcp/1{PEER}", False),
+        ("/ip4/10.0.0.1/tcp/22", "/ip4/10.9.9.9/tcp/5", True),
+        ("/ip4/127.0.0.1/tcp/22", "/ip6/::1/tcp/5", True),
+        # Who comes through a relay next to us may name it.
+        ("/ip4/127.0.0.1/tcp/22", f"/ip4/127.0.0.1/tcp/1{PEER}", True),
+        ("/dns4/relay.example/tcp/22", f"/ip4/8.8.8.8/tcp/1{PEER}", True),
+        ("", "/ip4/1.1.1.1/tcp/5", True),
+    ],
+)
+def test_a_relayed_address_is_believed_as_its_relay_is(relay, seen_at, is_believed):
+    claimed = Multiaddr.parse(f"{relay}{PEER}")
+    found = believable([claimed], Multiaddr.parse(seen_at), is_on_link)
+    assert found == ((claimed,) if is_believed else ())
+
+
+def test_who_comes_through_a_relay_near_us_need_not_be_near_itself():
+    claimed = Multiaddr.parse("/ip4/127.0.0.1/tcp/22")
+    seen_at = Multiaddr.parse(f"/ip4/127.0.0.1/tcp/1{PEER}")
+    assert believable([claimed], seen_at, is_on_link) == ()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from isthmus.node.config import LimitsConfig
-from isthmus.node.prefixes import Doorway, TokenBuckets, prefix_of
+from isthmus.node.prefixes import Doorway, TokenBuckets
+from isthmus.transports.core.addresses import prefix_of
 from isthmus.transports.core.errors import LimitExceeded
 from isthmus.transports.core.multiaddr import Multiaddr
 

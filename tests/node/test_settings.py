@@ -152,7 +152,7 @@ def test_nothing_said_is_what_run_does_by_default():
 def test_sections_are_called_as_errors_call_them():
     assert {".".join(place) for place in settings_schema().sections} == {
         *("node", "services", "lan", "limits", "reconnect", "control"),
-        *("websocket", "upgrade", "yamux", "privacy", "autonat", "dcutr", "log"),
+        *("websocket", "upgrade", "yamux", "privacy", "autonat", "dcutr", "relay", "relays", "log"),
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 from isthmus.node.config import LimitsConfig, NodeConfig
 from isthmus.node.dialing import parse_target
 from isthmus.node.dialplan import STAGGER
-from isthmus.node.dialreport import Outcome
+from isthmus.node.dialreport import MAX_REPORTS, Outcome
 from isthmus.node.events import (
     ConnectionEnded,
     ConnectionOpened,
@@ -24,7 +24,7 @@ from isthmus.node.limits import Standing
 from isthmus.node.links import Links
 from isthmus.node.peerstore import PeerStore
 from isthmus.node.reconnect import ReconnectPolicy
-from isthmus.node.swarm import MAX_REPORTS, Swarm
+from isthmus.node.swarm import Swarm
 from isthmus.transports.core.codes import ConnectionCode
 from isthmus.transports.core.errors import (
     DialError,

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import ipaddress
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from .multiaddr import Multiaddr
 
-__all__ = ["AddressClass", "classify", "classify_ip"]
+__all__ = ["AddressClass", "Prefix", "classify", "classify_ip", "prefix_of"]
+
+Prefix: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Network"
+
+IPV6_BITS = 56
+"""The least that a provider gives one household or one rented machine."""
 
 
 class AddressClass(Enum):
@@ -64,6 +69,22 @@ def classify_ip(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> AddressCla
             return _find(_IPV6, int(ip), 128, AddressClass.RESERVED)
         ip = inner
     return _find(_IPV4, int(ip), 32, AddressClass.PUBLIC)
+
+
+def prefix_of(address: Multiaddr) -> Prefix | None:
+    """Return what a connection's remote address counts against: its IPv4 address or IPv6 /56.
+
+    None where there is no IP of the peer's: in memory, over a Unix socket, and on a circuit, whose
+    address has the relay's.
+    """
+    ip = address.ip
+    if ip is None or "p2p-circuit" in address.names:
+        return None
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is None:
+            return ipaddress.IPv6Network((int(ip) >> 128 - IPV6_BITS << 128 - IPV6_BITS, IPV6_BITS))
+        return ip.ipv4_mapped
+    return ip
 
 
 def _embedded(ip: int) -> ipaddress.IPv4Address | None:

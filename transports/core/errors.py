@@ -8,7 +8,8 @@ P2PError
 ├── StoreError                       a file or lock below the data directory
 ├── DialError                        every attempt, with phase and cause
 │   ├── DialTimeout
-│   └── SelfDial
+│   ├── SelfDial
+│   └── CircuitRefused               relay, status: it leads nowhere now
 ├── NegotiationError                 offered, answered
 ├── HandshakeError
 │   ├── NoiseError
@@ -19,6 +20,8 @@ P2PError
 ├── ConnectionClosed                 by whom, code, cause
 ├── StreamReset (BrokenResourceError)    code, remote
 ├── LimitExceeded                    which, value, limit, setting
+│   └── RelayLimitReached (BrokenResourceError)
+├── ReservationRefused               relay, status
 ├── NotRunning                       no node serves this control socket
 └── ControlError                     what a node answers on it: status, kind, attempts
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AddressError",
+    "CircuitRefused",
     "ConfigError",
     "ConfigProblem",
     "ConfigRefused",
@@ -60,7 +64,9 @@ __all__ = [
     "P2PError",
     "PeerIdMismatch",
     "ProtocolError",
+    "RelayLimitReached",
     "RemoteProtocolError",
+    "ReservationRefused",
     "SelfDial",
     "StoreError",
     "StreamReset",
@@ -154,8 +160,8 @@ def phase_of(cause: BaseException) -> str:
 class DialError(P2PError):
     """No connection could be made; `attempts` says what happened at each address.
 
-    `phase` is what failed where there was one address: find, resolve, connect, tls, websocket or
-    upgrade.
+    `phase` is what failed where there was one address: find, resolve, connect, relay, tls,
+    websocket or upgrade.
     """
 
     def __init__(
@@ -172,6 +178,24 @@ class DialTimeout(DialError):
 
 class SelfDial(DialError):
     """The address leads to this very node."""
+
+
+class CircuitRefused(DialError):
+    """A relay was asked for a circuit and said no; `status` is its number for why."""
+
+    def __init__(self, relay: PeerId, status: int, why: str) -> None:
+        self.relay = relay
+        self.status = status
+        super().__init__(f"the relay {relay} made no circuit: {why}", phase="relay")
+
+
+class ReservationRefused(P2PError):
+    """A relay was asked for a reservation and said no; `status` is its number for why."""
+
+    def __init__(self, relay: PeerId, status: int, why: str) -> None:
+        self.relay = relay
+        self.status = status
+        super().__init__(f"the relay {relay} gives no reservation: {why}")
 
 
 class NegotiationError(P2PError):
@@ -261,6 +285,13 @@ class LimitExceeded(P2PError):
         self.limit = limit
         self.setting = setting
         super().__init__(f"{which}: {value:g} is over the limit of {limit:g} (setting: {setting})")
+
+
+class RelayLimitReached(LimitExceeded, anyio.BrokenResourceError):
+    """A circuit ended as its relay had said: after so many bytes, or seconds."""
+
+    def __init__(self, which: str, *, value: float, limit: float) -> None:
+        super().__init__(which, value=value, limit=limit, setting="one of the relay's own")
 
 
 class NotRunning(P2PError):

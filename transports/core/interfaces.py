@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from anyio import TypedAttributeSet, typed_attribute
 from anyio.abc import AsyncResource, ByteStream, ObjectStream
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "Host",
     "Limit",
     "MessagePipe",
+    "PathAttribute",
     "Preface",
     "Priority",
     "Puncher",
@@ -85,6 +87,16 @@ class Limit(Protocol):
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the relay ends the connection."""
+
+
+class PathAttribute(TypedAttributeSet):
+    """What a raw byte stream may know of its path; its upgrade looks at it."""
+
+    limit: Limit = typed_attribute()
+    """What a relay lets pass through it."""
+
+    peer: PeerId = typed_attribute()
+    """Who has to prove itself at the other end, where this side is the listener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +399,10 @@ class RawTransport(Protocol):
         """Say whether `dial_raw` could use this address; pure."""
 
     async def dial_raw(self, addr: Multiaddr) -> ByteStream:
-        """Connect; raises DialError."""
+        """Connect; raises DialError.
+
+        The address has no /p2p at its end, unless a relay that it leads through must know whom to.
+        """
 
     async def listen_raw(self, addr: Multiaddr) -> RawListener:
         """Bind an address; raises AddressError or OSError with the address in its text."""

@@ -1,0 +1,195 @@
+"""Moves the bytes of a circuit between its two streams, as fast as the slower one takes them.
+
+What is held is what the streams hold: a chunk is received only when the one before it has been
+taken, so that a target that does not read stops its source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ...transports.core.codes import StreamCode
+from ...transports.core.errors import P2PError, StreamReset, unwrap_group
+from ...transports.wakeup import new_wakeup
+from .fairness import FairShare
+from .limits import Allowance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...transports.core.interfaces import Stream
+    from ...transports.core.peer_id import PeerId
+    from ...transports.wakeup import Wakeup
+    from .limits import RelayLimits
+
+
+class CircuitEnd(Enum):
+    """Why a circuit ended."""
+
+    FINISHED = "both peers had finished"
+    RESET = "a peer or its connection ended it"
+    BYTES = "it had carried its bytes"
+    DURATION = "its time was over"
+
+
+@dataclass(slots=True, eq=False)
+class Circuit:
+    """One circuit: who is behind it, and how much it has carried each way."""
+
+    source: PeerId
+    target: PeerId
+    opened_at: float
+    bytes_to_target: int = 0
+    bytes_to_source: int = 0
+
+
+class Turns:
+    """Lets circuits move in fair turns: the driver of `FairShare`."""
+
+    def __init__(self, bandwidth: float | None, clock: Callable[[], float]) -> None:
+        self._share: FairShare[PeerId, Wakeup] = FairShare(bandwidth, clock())
+        self._clock = clock
+        self._poke: anyio.Event | None = None
+
+    @property
+    def share(self) -> FairShare[PeerId, Wakeup]:
+        """The balances."""
+        return self._share
+
+    async def wait(self, source: PeerId) -> None:
+        """Wait until a circuit of this source may move on."""
+        ticket = new_wakeup()
+        self._share.wait(source, ticket)
+        if self._poke is not None:
+            self._poke.set()
+        try:
+            await ticket.wait()
+        finally:
+            self._share.forget(source, ticket)
+
+    async def run(self) -> None:
+        """Release those who wait, for ever."""
+        share, clock = self._share, self._clock
+        while True:
+            # No await between the look and the new event, so that no poke is lost.
+            due = share.next_release(clock())
+            if due == inf:
+                self._poke = anyio.Event()
+                await self._poke.wait()
+                self._poke = None
+                continue
+            await anyio.sleep(max(due - clock(), 0))
+            for ticket in share.release(clock()):
+                ticket.set()
+
+
+class Splice:
+    """Joins the two streams of a circuit; `run` it once.
+
+    Half-closes and resets are carried over; `count` is told of each chunk, and when it had passed.
+    At the end of its bytes a circuit is closed, so that
+    what has passed arrives; at the end of its time it is reset.
+    """
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        *,
+        limits: RelayLimits,
+        turns: Turns,
+        clock: Callable[[], float],
+        count: Callable[[int, float], None],
+    ) -> None:
+        self._circuit = circuit
+        self._limits = limits
+        self._turns = turns
+        self._clock = clock
+        self._count = count
+        self._end: CircuitEnd | None = None
+        self._running = anyio.CancelScope()
+
+    async def run(self, near: Stream, far: Stream) -> CircuitEnd:
+        """Carry bytes between the source's stream and the target's until the circuit ends.
+
+        Both streams have ended then.
+        """
+        share, source = self._turns.share, self._circuit.source
+        duration = self._limits.circuit_duration
+        if duration is not None:
+            self._running.deadline = anyio.current_time() + duration
+        share.join(source)
+        try:
+            with unwrap_group(), self._running:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._carry, near, far, self._to_target)
+                    tasks.start_soon(self._carry, far, near, self._to_source)
+                self._end = self._end or CircuitEnd.FINISHED
+            if self._end is None:
+                self._end = CircuitEnd.DURATION
+                _reset(StreamCode.RESOURCE_LIMIT_EXCEEDED, near, far)
+        finally:
+            share.leave(source)
+            if self._end is None:
+                _reset(StreamCode.SHUTDOWN, near, far)
+        for stream in (near, far):
+            await stream.aclose()
+        return self._end
+
+    async def _carry(self, origin: Stream, sink: Stream, moved: Callable[[int], None]) -> None:
+        """Carry one direction to its end."""
+        limits, turns, clock = self._limits, self._turns, self._clock
+        share, source, count = turns.share, self._circuit.source, self._count
+        allowance = Allowance(total=limits.circuit_bytes, rate=limits.circuit_rate, now=clock())
+        try:
+            while not allowance.is_spent:
+                chunk = await origin.receive(allowance.most(share.chunk))
+                await sink.send(chunk)
+                size, now = len(chunk), clock()
+                moved(size)
+                count(size, now)
+                allowance.spend(size, now)
+                if not share.spend(source, size):
+                    await turns.wait(source)
+                    now = clock()
+                if (wait := allowance.ready_at(now) - now) > 0:
+                    await anyio.sleep(wait)
+            self._stop(CircuitEnd.BYTES)
+        except anyio.EndOfStream:
+            await self._finish(origin, sink)
+        except _BROKEN as error:
+            self._break(error, origin, sink)
+
+    async def _finish(self, origin: Stream, sink: Stream) -> None:
+        """Carry over that one side has finished."""
+        try:
+            await sink.send_eof()
+        except _BROKEN as error:
+            self._break(error, origin, sink)
+
+    def _break(self, error: Exception, *streams: Stream) -> None:
+        """Carry over that one side was reset."""
+        _reset(error.code if isinstance(error, StreamReset) else 0, *streams)
+        self._stop(CircuitEnd.RESET)
+
+    def _stop(self, end: CircuitEnd) -> None:
+        self._end = self._end or end
+        self._running.cancel()
+
+    def _to_target(self, size: int) -> None:
+        self._circuit.bytes_to_target += size
+
+    def _to_source(self, size: int) -> None:
+        self._circuit.bytes_to_source += size
+
+
+_BROKEN = (P2PError, anyio.BrokenResourceError, anyio.ClosedResourceError)
+
+
+def _reset(code: int, *streams: Stream) -> None:
+    for stream in streams:
+        stream.reset(code)

@@ -1,0 +1,120 @@
+"""Who of the peers that use a relay may move bytes, on a virtual clock."""
+
+from __future__ import annotations
+
+import pytest
+from isthmus.relay.circuit.fairness import LARGEST_CHUNK, LEAST_CHUNK, FairShare
+
+BANDWIDTH = 6_250_000.0  # 50 Mbit/s
+
+
+class Line:
+    """Circuits that always have something to move, as the driver of a relay runs them."""
+
+    def __init__(self, bandwidth, greedy):
+        self.now = 0.0
+        self.share = FairShare(bandwidth, 0.0)
+        self.moved = dict.fromkeys(greedy, 0)
+        self.ready = []
+        for source, circuits in greedy.items():
+            for number in range(circuits):
+                self.share.join(source)
+                self.ready.append((source, number))
+
+    def step(self):
+        """Let everybody move that may, then wait for the next release."""
+        share, ready = self.share, self.ready
+        self.ready = []
+        for ticket in ready:
+            source = ticket[0]
+            while True:
+                self.moved[source] += share.chunk
+                if not share.spend(source, share.chunk):
+                    share.wait(source, ticket)
+                    break
+        self.now = max(self.now, share.next_release(self.now))
+        self.ready = share.release(self.now)
+
+    def run(self, seconds):
+        while self.now < seconds:
+            self.step()
+
+
+def test_many_circuits_get_no_more_than_one():
+    line = Line(BANDWIDTH, {"flood": 16, "one": 1})
+    line.run(10.0)
+    shares = [line.moved[source] / sum(line.moved.values()) for source in ("flood", "one")]
+    assert shares == pytest.approx([0.5, 0.5], abs=0.05)
+    assert sum(line.moved.values()) == pytest.approx(BANDWIDTH * 10, rel=0.1)
+
+
+@pytest.mark.parametrize("bandwidth", [16_384.0, BANDWIDTH, 1e9])
+def test_who_is_alone_gets_all(bandwidth):
+    line = Line(bandwidth, {"one": 3})
+    line.run(10.0)
+    assert line.moved["one"] == pytest.approx(bandwidth * 10, rel=0.1)
+
+
+def test_without_a_bandwidth_the_loop_sets_the_pace():
+    line = Line(None, {"flood": 16, "one": 1})
+    for _ in range(2000):
+        line.step()
+    assert line.now == 0.0
+    assert line.moved["one"] / line.moved["flood"] == pytest.approx(1, abs=0.1)
+
+
+def test_who_is_alone_never_waits_without_a_bandwidth():
+    share = FairShare(None, 0.0)
+    share.join("one")
+    assert all(share.spend("one", LARGEST_CHUNK) for _ in range(100))
+    assert share.next_release(0.0) == float("inf")
+
+
+def test_who_moves_little_hardly_waits_beside_a_flood():
+    line = Line(BANDWIDTH, {"flood": 16})
+    share = line.share
+    share.join("echo")
+    delays = []
+    for _ in range(1000):
+        line.step()
+        if not share.spend("echo", 64):
+            began = line.now
+            share.wait("echo", "echo")
+            while "echo" not in line.ready:
+                line.step()
+            line.ready.remove("echo")
+            delays.append(line.now - began)
+    assert len(delays) < 20
+    assert max(delays, default=0) < 0.02
+
+
+def test_a_source_that_left_owes_nothing_and_has_nothing():
+    share = FairShare(BANDWIDTH, 0.0)
+    share.join("a")
+    share.wait("a", 1)
+    share.wait("a", 2)
+    share.forget("a", 1)
+    share.forget("a", 1)
+    assert share.release(1.0) == [2]
+    assert share.next_release(1.0) == float("inf")
+    share.leave("a")
+    share.forget("a", 2)
+    share.join("a")
+    assert not share.spend("a", 1)
+
+
+def test_a_late_timer_is_made_up_for_but_not_by_more_than_some_rounds():
+    share = FairShare(BANDWIDTH, 0.0)
+    share.join("a")
+    released = 0
+    share.spend("a", 10**9)
+    share.wait("a", 1)
+    while share.next_release(100.0) <= 100.0:
+        assert share.release(100.0) == []
+        released += 1
+    assert 1 < released < 10
+
+
+@pytest.mark.parametrize("bandwidth", [16_384.0, BANDWIDTH, 1e9, None])
+def test_chunks_have_bounds(bandwidth):
+    assert LEAST_CHUNK <= FairShare(bandwidth, 0.0).chunk <= LARGEST_CHUNK
