@@ -7,6 +7,7 @@ from contextlib import suppress
 import anyio
 import pytest
 import trio.testing
+from anyio.abc import SocketAttribute
 from isthmus.transports.core.errors import ConnectionClosed, StreamReset
 from isthmus.transports.core.interfaces import Priority, Side
 from isthmus.transports.sockets import loop_clock
@@ -233,7 +234,9 @@ async def test_probe_and_statistics(path):
         assert seen.jitter is not None
         assert one.statistics().bytes_sent == 1
         assert "stream" in repr(one)
-        assert dict(one.extra_attributes) == {}
+        local = one.extra(SocketAttribute.local_address, None)
+        assert (local is None) is (path == "memory")
+        assert local is None or local[0] == "127.0.0.1"
 
 
 async def test_a_probe_ends_with_the_connection(path):
