@@ -9,7 +9,7 @@ import pytest
 from isthmus import Multiaddr, Node, NodeConfig
 from isthmus.node.config import AutonatConfig
 from isthmus.relay.autonat.limits import REQUESTS_PER_SOURCE
-from isthmus.relay.autonat.reachability import Question, Server
+from isthmus.relay.autonat.reachability import SERVER_BACKOFF, Question, Reachability, Server
 from isthmus.relay.autonat.wire import (
     DIAL_BACK_PROTOCOL,
     DIAL_REQUEST_PROTOCOL,
@@ -205,3 +205,16 @@ async def test_a_refusal_is_no_news_and_the_server_rests():
         question = Question(Server(server.peer_id, 1), client._bound)
         assert await client.reach.client.ask(question) is None
         assert client.reach.client._expected == {}
+
+
+@pytest.mark.parametrize("answer", [DialResponse(ResponseStatus.DIAL_REFUSED), CLAIM])
+async def test_a_node_leaves_a_server_alone_that_refuses_or_lies(answer):
+    async with Node(listen=LOOPBACK, config=NEAR) as client, Node(listen=LOOPBACK) as server:
+        client.reach.client._proof_time = 0.1
+        Liar(server, answer)
+        await client.connect(server.addresses)
+        table, soon = client.reach.client.table, anyio.current_time() + SERVER_BACKOFF
+        with anyio.fail_after(5):
+            while table._free_at.get(server.peer_id, 0) < soon:
+                await anyio.lowlevel.checkpoint()
+        assert client.reachability is Reachability.UNKNOWN

@@ -86,6 +86,9 @@ async def test_two_servers_tell_a_node_that_it_is_public():
         assert changed.reachability is node.reachability is Reachability.PUBLIC
         assert [each.with_peer(node.peer_id) for each in changed.addresses] == [*node.addresses]
         assert one.reach.server.dials >= 1 <= other.reach.server.dials
+        # Both were dialled from the port listened on, and saw it as it is.
+        assert node.reach.nat_kind() is NatKind.NONE
+        assert node.reach.external == ()
         # They came as strangers, and left.
         assert {each.remote_peer for each in node.connections} <= {one.peer_id, other.peer_id}
 

@@ -140,7 +140,7 @@ async def test_whoever_comes_first_the_roles_are_those_agreed(early):
         dialer, listener = Peer(tasks), Peer(tasks)
         places = [await dialer.listen(), await listener.listen()]
         peers = {Side.DIALER: (dialer, listener), Side.LISTENER: (listener, dialer)}
-        with anyio.fail_after(10):
+        with anyio.fail_after(2):
             order = [*Side] if early is None else [early, early.other]
             for side in order:
                 one, other = peers[side]

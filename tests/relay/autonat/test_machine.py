@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from isthmus.relay.autonat.config import AutonatConfig
 from isthmus.relay.autonat.limits import (
     AT_ONCE,
     AT_ONCE_PER_SOURCE,
@@ -29,7 +30,13 @@ from isthmus.relay.autonat.wire import (
     ResponseStatus,
     encode_message,
 )
-from isthmus.transports.core.errors import LocalProtocolError, P2PError, RemoteProtocolError
+from isthmus.relay.dcutr.config import DcutrConfig
+from isthmus.transports.core.errors import (
+    ConfigError,
+    LocalProtocolError,
+    P2PError,
+    RemoteProtocolError,
+)
 from isthmus.transports.core.multiaddr import Multiaddr
 
 HOME = Multiaddr.parse("/ip4/1.2.3.4/tcp/4001")
@@ -232,3 +239,19 @@ def test_all_together_have_theirs_and_paid_ones_fewer():
     assert not limits.charge(WINDOW)
     assert limits.charge(WINDOW + 1)
     assert len(limits._running) == 1
+
+
+def test_a_rejection_is_the_end_of_a_request():
+    client = RequestClient((HOME,), 1)
+    rejected = DialResponse(ResponseStatus.REQUEST_REJECTED)
+    client.receive_data(encode_message(rejected) + encode_message(OK))
+    assert client.answer == rejected
+
+
+def test_settings_have_bounds():
+    for confidence in (0, 9):
+        with pytest.raises(ConfigError, match=r"autonat\.confidence"):
+            AutonatConfig(confidence=confidence)
+    for timeout in (0, 61):
+        with pytest.raises(ConfigError, match=r"dcutr\.attempt_timeout"):
+            DcutrConfig(attempt_timeout=timeout)
