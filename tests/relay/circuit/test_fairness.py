@@ -48,6 +48,16 @@ def test_many_circuits_get_no_more_than_one():
     assert sum(line.moved.values()) == pytest.approx(BANDWIDTH * 10, rel=0.1)
 
 
+def test_a_release_frees_no_more_circuits_than_it_has_bytes_for():
+    """Sixteen that wait do not all move at once, however little was released."""
+    share = FairShare(BANDWIDTH, 0.0)
+    for number in range(16):
+        share.join("flood")
+        share.wait("flood", number)
+    assert share.release(1.0) == [0]
+    assert not share.spend("flood", share.chunk)
+
+
 @pytest.mark.parametrize("bandwidth", [16_384.0, BANDWIDTH, 1e9])
 def test_who_is_alone_gets_all(bandwidth):
     line = Line(bandwidth, {"one": 3})

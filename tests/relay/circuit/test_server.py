@@ -6,7 +6,7 @@ import time
 
 import anyio
 import pytest
-from isthmus import LimitsConfig, Multiaddr, Node, NodeConfig, PeerId, PrivateKey
+from isthmus import Multiaddr, Node, NodeConfig, PeerId, PrivateKey
 from isthmus.node.api.reading import read_event
 from isthmus.node.events import (
     CircuitEnded,
@@ -265,16 +265,6 @@ async def test_a_reservation_outlives_its_connection_while_another_stands():
         near, _ = await alice.circuit(bob)
         near.reset()
         assert node.relaying.status()["reservations"]["used"] == 1
-
-
-async def test_connections_with_a_reservation_stay_though_they_are_idle():
-    limits = LimitsConfig(idle_timeout=1)
-    config = NodeConfig(limits=limits, relay_server=RelayServerConfig(preset="public"))
-    async with Node(listen=LOOPBACK, config=config) as node, clients(node, 2) as (alice, bob):
-        await alice.reserve()
-        await bob.node.connect(node.addresses)
-        await until(lambda: len(node.connections) == 1)
-        assert node.connections[0].remote_peer == alice.peer_id
 
 
 async def test_addresses_may_be_set():

@@ -23,8 +23,8 @@ def anyio_backend():
     return ("trio", {"clock": MockClock(autojump_threshold=0)})
 
 
-def in_memory(**settings) -> Node:
-    config = NodeConfig(limits=LimitsConfig(idle_timeout=inf), **settings)
+def in_memory(idle_timeout=inf, **settings) -> Node:
+    config = NodeConfig(limits=LimitsConfig(idle_timeout=idle_timeout), **settings)
     return Node(listen="/memory/0", transports=["memory"], config=config)
 
 
@@ -50,6 +50,19 @@ async def test_a_reservation_that_is_not_renewed_ends():
         assert (ended.peer, ended.reason) == (alice.peer_id, "it was not renewed")
         assert anyio.current_time() - began == pytest.approx(6600, abs=1)
         assert node.relaying.status()["reservations"]["used"] == 0
+
+
+async def test_who_has_a_reservation_stays_connected_though_it_is_idle():
+    server = RelayServerConfig(preset="public", reservation_ttl=10_000)
+    relaying = in_memory(600, relay_server=server)
+    async with relaying as node, in_memory() as one, in_memory() as other:
+        alice = Client(one, node)
+        await alice.reserve()
+        await other.connect(node.addresses)
+        await anyio.sleep(2000)
+        assert [each.remote_peer for each in node.connections] == [alice.peer_id]
+        await anyio.sleep(10_000)
+        assert node.connections == ()
 
 
 async def test_a_circuit_lasts_as_long_as_its_limit():
