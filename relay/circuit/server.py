@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from .reservations import Slot
     from .splice import CircuitEnd
 
+FIELD_BYTES = 3
+"""What a field's number and length take at most."""
+
 REQUEST_TIME = 10.0
 """Seconds for a peer to say what it wants, once its stream stands; js allows 30, go 60."""
 
@@ -62,7 +65,10 @@ ANSWER_TIME = 10.0
 """Seconds for an answer to be taken; it is short, so that only who reads nothing needs longer."""
 
 MAX_ADDRESSES = 16
-"""Addresses told with a reservation; with a voucher they take half of a message at the most."""
+"""Addresses told with a reservation; more are not worth anyone's dials."""
+
+ADDRESS_BYTES = 3072
+"""What they take of a message at the most: the rest is for the voucher."""
 
 _BROKEN = (P2PError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
@@ -373,11 +379,17 @@ class RelayServer:
     def _addresses(self) -> tuple[Multiaddr, ...]:
         """Return where this relay is; never nothing if it has any address, since rust needs one."""
         own = self._host.peer_id
-        if self.config.addresses:
-            return tuple(each.with_peer(own) for each in self.config.addresses[:MAX_ADDRESSES])
-        direct = [each for each in self._host.addresses if classify(each) not in _NOT_TOLD]
-        public = [each for each in direct if classify(each) in _PUBLIC]
-        return tuple((public or direct)[:MAX_ADDRESSES])
+        addresses = [each.with_peer(own) for each in self.config.addresses]
+        if not addresses:
+            direct = [each for each in self._host.addresses if classify(each) not in _NOT_TOLD]
+            addresses = [each for each in direct if classify(each) in _PUBLIC] or direct
+        told, room = [], ADDRESS_BYTES
+        for address in addresses[:MAX_ADDRESSES]:
+            room -= len(bytes(address)) + FIELD_BYTES
+            if room < 0:
+                break
+            told.append(address)
+        return tuple(told)
 
     def _ended(self, slot: Slot[Connection], reason: str) -> None:
         self._owner.release(slot.connection)

@@ -274,6 +274,15 @@ async def test_addresses_may_be_set():
         assert answer.reservation.addresses == (public.with_peer(node.peer_id),)
 
 
+async def test_no_more_addresses_are_told_than_fit():
+    names = [f"{number:02}.{'x' * 60}.{'y' * 60}.{'z' * 60}.example" for number in range(40)]
+    many = tuple(Multiaddr.parse(f"/dns4/{name}/tcp/4001") for name in names)
+    async with relay(addresses=many) as node, clients(node, 1) as (alice,):
+        told = (await alice.reserve()).reservation.addresses
+        assert 8 < len(told) <= 16
+        assert told == tuple(each.with_peer(node.peer_id) for each in many[: len(told)])
+
+
 async def test_a_node_is_no_relay_unless_told():
     async with Node(listen=LOOPBACK) as node:
         assert HOP_PROTOCOL not in node.protocols
