@@ -30,6 +30,7 @@ const (
 // arguments are those of all commands together; a command has defaults for the ones it knows.
 type arguments struct {
 	Address   string
+	Addresses []string
 	Bulk      string
 	Bytes     int64
 	Count     int

@@ -49,8 +49,9 @@ func (files tlsFiles) options() ([]any, error) {
 	return options, nil
 }
 
-// newHost speaks TCP, WebSocket, Noise and Yamux as go-libp2p has them by default, and nothing else.
-func newHost(listen []string, files tlsFiles) (host.Host, error) {
+// newHost speaks TCP, WebSocket, Noise, Yamux and circuits as go-libp2p has them by default, and what
+// the extra options bring.
+func newHost(listen []string, files tlsFiles, extra ...libp2p.Option) (host.Host, error) {
 	secure, err := files.options()
 	if err != nil {
 		return nil, err
@@ -67,6 +68,7 @@ func newHost(listen []string, files tlsFiles) (host.Host, error) {
 		return nil, err
 	}
 	return libp2p.New(
+		libp2p.ChainOptions(extra...),
 		libp2p.ListenAddrStrings(listen...),
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(websocket.New, secure...),
@@ -75,7 +77,7 @@ func newHost(listen []string, files tlsFiles) (host.Host, error) {
 		libp2p.ResourceManager(resources),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
 		libp2p.UserAgent("go-libp2p/"+strings.TrimPrefix(version(), "v")),
-		libp2p.DisableRelay(),
+		libp2p.EnableRelay(),
 		libp2p.DisableMetrics(),
 		// Said rather than found out: otherwise every node asks AutoNAT.
 		libp2p.ForceReachabilityPublic(),

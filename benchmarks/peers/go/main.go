@@ -1,6 +1,7 @@
 // A go-libp2p peer that takes commands: one JSON object a line on stdin, one answer a line on stdout.
 //
 //	peer [--listen MULTIADDR]... [--tls-cert FILE --tls-key FILE] [--tls-ca FILE]
+//	  [--relay LIMITS] [--autonat] [--dcutr] [--private]
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -43,15 +45,24 @@ func run() error {
 	flag.StringVar(&files.cert, "tls-cert", "", "`file` of the certificate shown at /tls/ws")
 	flag.StringVar(&files.key, "tls-key", "", "`file` of its key")
 	flag.StringVar(&files.ca, "tls-ca", "", "`file` of an authority to trust when dialling /tls/ws")
+	var help reach
+	flag.Func("relay", "serve as a relay with these `limits`, JSON", help.limits)
+	flag.BoolVar(&help.autonat, "autonat", false, "serve and ask AutoNAT v2")
+	flag.BoolVar(&help.dcutr, "dcutr", false, "punch holes")
+	flag.BoolVar(&help.private, "private", false, "take private addresses for public ones, where these three ask")
 	flag.Parse()
 	if len(listen) == 0 {
 		listen = []string{defaultListen}
 	}
-	h, err := newHost(listen, files)
+	h, err := newHost(listen, files, help.options()...)
 	if err != nil {
 		return err
 	}
 	serve(h)
+	if err := help.start(h); err != nil {
+		return err
+	}
+	maps.Copy(commands, help.commands())
 	if err := announce(h); err != nil {
 		return err
 	}

@@ -54,8 +54,10 @@ func dial(h host.Host, info peer.AddrInfo) (network.Conn, error) {
 	return h.Network().DialPeer(context.Background(), info.ID)
 }
 
+// open takes a connection with limits, too, which go-libp2p does only if asked.
 func open(h host.Host, conn network.Conn, id protocol.ID) (network.Stream, error) {
-	return h.NewStream(context.Background(), conn.RemotePeer(), id)
+	ctx := network.WithAllowLimitedConn(context.Background(), "asked for")
+	return h.NewStream(ctx, conn.RemotePeer(), id)
 }
 
 // opened is connectionTo and open.

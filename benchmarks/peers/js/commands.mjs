@@ -9,8 +9,24 @@ const OPENING_AT_ONCE = 100
 const STREAM_PAYLOAD = 1024
 const MAX_CHUNK = 96 << 10
 
-export function connectionTo (node, address) {
-  return node.dial(multiaddr(address))
+export async function connectionTo (node, address) {
+  // A dial makes another connection where the one there is has limits.
+  const there = address.includes('/p2p-circuit') ? connectionsTo(node, address)[0] : undefined
+  return there ?? node.dial(multiaddr(address))
+}
+
+/** The peer that an address ends with. */
+export function peerOf (address) {
+  return multiaddr(address).getComponents().findLast(({ name }) => name === 'p2p')?.value
+}
+
+/** The open connections to the peer that an address ends with, direct ones first. */
+export function connectionsTo (node, address) {
+  const peer = peerOf(address)
+  const all = node.getConnections().filter(({ remotePeer, status }) => {
+    return remotePeer.toString() === peer && status === 'open'
+  })
+  return all.sort((left, right) => Number(right.direct) - Number(left.direct))
 }
 
 export function open (connection, protocol) {
@@ -38,8 +54,7 @@ async function connect (node, { address }) {
 }
 
 async function disconnect (node, { address }) {
-  const peer = multiaddr(address).getComponents().findLast(({ name }) => name === 'p2p')?.value
-  const connections = node.getConnections().filter(({ remotePeer }) => remotePeer.toString() === peer)
+  const connections = connectionsTo(node, address)
   await Promise.all(connections.map((connection) => connection.close()))
   return { closed: connections.length }
 }

@@ -1,11 +1,13 @@
 // A js-libp2p peer that takes commands: one JSON object a line on stdin, one answer a line on stdout.
 //   node peer.mjs [--listen MULTIADDR]... [--mdns] [--tls-cert FILE --tls-key FILE] [--tls-ca FILE]
+//     [--relay LIMITS] [--autonat] [--dcutr]
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { parseArgs } from 'node:util'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
+import { circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
@@ -14,6 +16,7 @@ import { createLibp2p } from 'libp2p'
 import { benches } from './bench.mjs'
 import { commands } from './commands.mjs'
 import { serve } from './protocols.mjs'
+import { reach, reachServices } from './reach.mjs'
 
 const DEFAULT_LISTEN = '/ip4/127.0.0.1/tcp/0'
 /** How long the node may take to close its connections once stdin has ended. */
@@ -23,6 +26,9 @@ const { values: given } = parseArgs({
   options: {
     listen: { type: 'string', multiple: true },
     mdns: { type: 'boolean' },
+    relay: { type: 'string' },
+    autonat: { type: 'boolean' },
+    dcutr: { type: 'boolean' },
     'tls-cert': { type: 'string' },
     'tls-key': { type: 'string' },
     'tls-ca': { type: 'string' }
@@ -35,7 +41,7 @@ if (given['tls-ca'] != null) {
 const node = await createLibp2p({
   addresses: { listen: given.listen ?? [DEFAULT_LISTEN] },
   peerDiscovery: given.mdns === true ? [(await import('@libp2p/mdns')).mdns()] : [],
-  transports: [tcp(), webSockets({ https: certificate() })],
+  transports: [tcp(), webSockets({ https: certificate() }), circuitRelayTransport()],
   connectionEncrypters: [noise()],
   // js allows 1000 streams each way and 10 before a handler is attached.
   streamMuxers: [yamux({ maxInboundStreams: 4096, maxOutboundStreams: 4096, maxEarlyStreams: 512 })],
@@ -49,7 +55,8 @@ const node = await createLibp2p({
   services: {
     // One identify stream at a time each way is js's default; the command runs beside the automatic one.
     identify: identify({ maxInboundStreams: 16, maxOutboundStreams: 16 }),
-    ping: ping({ maxInboundStreams: 16, maxOutboundStreams: 16 })
+    ping: ping({ maxInboundStreams: 16, maxOutboundStreams: 16 }),
+    ...reachServices(given)
   }
   // The connection monitor stays as it is: it pings every 10 s and aborts a connection that is silent.
 })
@@ -73,7 +80,7 @@ function say (message) {
 async function answer (line) {
   const { id, do: name, ...options } = JSON.parse(line)
   try {
-    const command = commands[name] ?? benches[name]
+    const command = commands[name] ?? benches[name] ?? reach[name]
     if (command == null) {
       throw Object.assign(new Error(`no command ${name}`), { name: 'UnknownCommand' })
     }
@@ -100,6 +107,7 @@ input.on('close', () => {
 say({
   event: 'listening',
   peer_id: node.peerId.toString(),
-  addresses: node.getMultiaddrs().map(String),
+  // Its own getMultiaddrs() leaves out public addresses that no AutoNAT server has confirmed.
+  addresses: node.components.transportManager.getAddrs().map((each) => `${each}/p2p/${node.peerId}`),
   version: version()
 })

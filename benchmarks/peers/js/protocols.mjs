@@ -20,16 +20,16 @@ const SLOW_TICK_MS = 5
 
 export const streamLimits = {
   maxInboundStreams: STREAMS_PER_PROTOCOL,
-  maxOutboundStreams: STREAMS_PER_PROTOCOL
+  maxOutboundStreams: STREAMS_PER_PROTOCOL,
+  // js-libp2p opens and takes nothing on a connection with limits that does not say so.
+  runOnLimitedConnection: true
 }
 
 /** Register every handler on the node. */
 export async function serve (node) {
   const handlers = { [ECHO]: echo, [PERF]: perf, [SINK]: sink, [SLOW]: slow, [RESET]: reset, [ONE]: one }
   for (const [protocol, handler] of Object.entries(handlers)) {
-    await node.handle(protocol, (stream) => guarded(stream, handler), {
-      ...streamLimits, runOnLimitedConnection: true
-    })
+    await node.handle(protocol, (stream) => guarded(stream, handler), streamLimits)
   }
 }
 

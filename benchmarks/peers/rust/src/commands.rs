@@ -6,7 +6,6 @@ use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt, TryStreamExt, s
 use libp2p::{Multiaddr, Stream, StreamProtocol, identify};
 use serde_json::{Value, json};
 
-use crate::bench;
 use crate::failure::Failure;
 use crate::node::{Node, peer_of};
 use crate::protocols::{ECHO, PERF, RESET, SINK, SLOW};
@@ -14,6 +13,7 @@ use crate::streams::Connection;
 use crate::transfer::{
     BLOCK, Random, Tally, chunks, count_to_end, hex, round, seconds_since, write_zeros,
 };
+use crate::{bench, reach};
 
 const PING: StreamProtocol = StreamProtocol::new("/ipfs/ping/1.0.0");
 /// Streams of one `streams` command that negotiate at a time: more would only wait for each other.
@@ -43,6 +43,13 @@ pub async fn run(node: &Node, name: &str, options: &Options) -> Answer {
         "bench_streams" => bench::stream_rate(node, options).await,
         "bench_dials" => bench::dial_rate(node, options).await,
         "bench_beside" => bench::beside(node, options).await,
+        "reserve" => reach::reserve(node, options).await,
+        "reservations" => reach::reservations(node).await,
+        "connections" => reach::connections(node, options).await,
+        "can_punch" => reach::can_punch(node).await,
+        "upgraded" => reach::upgraded(node, options).await,
+        "autonat" => reach::autonat(node, options).await,
+        "census" => reach::census(),
         _ => Err(Failure::new("UnknownCommand", format!("no command {name}"))),
     }
 }
@@ -55,6 +62,19 @@ impl Options {
         let text = self.0["address"].as_str().unwrap_or_default();
         let parsed = text.parse::<Multiaddr>();
         parsed.map_err(|error| Failure::new("InvalidMultiaddr", format!("{text:?}: {error}")))
+    }
+
+    /// A list of addresses, if there is one.
+    pub fn addresses(&self, name: &str) -> Result<Option<Vec<Multiaddr>>, Failure> {
+        let Some(all) = self.0[name].as_array() else {
+            return Ok(None);
+        };
+        let parsed = all.iter().map(|each| {
+            let text = each.as_str().unwrap_or_default();
+            let wrong = |error| Failure::new("InvalidMultiaddr", format!("{text:?}: {error}"));
+            text.parse::<Multiaddr>().map_err(wrong)
+        });
+        parsed.collect::<Result<_, _>>().map(Some)
     }
 
     pub fn integer(&self, name: &str, default: u64) -> u64 {

@@ -1,6 +1,6 @@
 //! A rust-libp2p peer that takes commands: a JSON object a line on stdin, an answer a line on stdout.
 //!
-//!     isthmus-rust-peer [--listen MULTIADDR]...
+//!     isthmus-rust-peer [--listen MULTIADDR]... [--relay LIMITS] [--autonat] [--dcutr]
 
 mod behaviour;
 mod bench;
@@ -8,6 +8,7 @@ mod commands;
 mod failure;
 mod node;
 mod protocols;
+mod reach;
 mod streams;
 mod task;
 mod transfer;
@@ -27,6 +28,7 @@ use crate::behaviour::{Behaviour, Event};
 use crate::commands::Options;
 use crate::failure::Failure;
 use crate::node::Node;
+use crate::reach::Reach;
 
 const DEFAULT_LISTEN: &str = "/ip4/127.0.0.1/tcp/0";
 /// rust-libp2p tells the interfaces of an unspecified address one by one, and not which is the last.
@@ -43,9 +45,10 @@ async fn main() {
 }
 
 async fn serve() -> Result<(), Failure> {
-    let listen = listen_addresses()?;
-    let mut swarm = behaviour::swarm()?;
+    let (listen, reach) = arguments()?;
+    let mut swarm = behaviour::swarm(reach)?;
     let addresses = listening(&mut swarm, listen).await?;
+    reach::advertise(&mut swarm, &addresses);
     let peer = *swarm.local_peer_id();
     let node = Node::start(swarm);
     let full = |address: Multiaddr| address.with(Protocol::P2p(peer)).to_string();
@@ -62,21 +65,34 @@ async fn serve() -> Result<(), Failure> {
     Ok(())
 }
 
-fn listen_addresses() -> Result<Vec<Multiaddr>, Failure> {
-    let usage = |what: String| Failure::new("Usage", format!("--listen MULTIADDR, not {what}"));
+fn arguments() -> Result<(Vec<Multiaddr>, Reach), Failure> {
     let mut addresses = Vec::new();
+    let mut reach = Reach::default();
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
-        let value = arguments.next().unwrap_or_default();
-        match (name.as_str(), value.parse::<Multiaddr>()) {
-            ("--listen", Ok(address)) if !address.is_empty() => addresses.push(address),
-            _ => return Err(usage(format!("{name} {value}"))),
+        match name.as_str() {
+            "--autonat" => reach.autonat = true,
+            "--dcutr" => reach.dcutr = true,
+            "--relay" => reach.limit(&arguments.next().unwrap_or_default())?,
+            "--listen" => addresses.push(listen_address(arguments.next())?),
+            _ => return Err(Failure::new("Usage", format!("no option {name}"))),
         }
     }
     if addresses.is_empty() {
         addresses.extend(DEFAULT_LISTEN.parse::<Multiaddr>());
     }
-    Ok(addresses)
+    Ok((addresses, reach))
+}
+
+fn listen_address(given: Option<String>) -> Result<Multiaddr, Failure> {
+    let text = given.unwrap_or_default();
+    match text.parse::<Multiaddr>() {
+        Ok(address) if !address.is_empty() => Ok(address),
+        _ => Err(Failure::new(
+            "Usage",
+            format!("--listen MULTIADDR, not {text:?}"),
+        )),
+    }
 }
 
 /// Listens everywhere; returns the addresses with their ports.

@@ -1,6 +1,6 @@
 //! The node: one task owns the swarm, commands run closures on it and wait for its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -8,7 +8,7 @@ use futures::channel::{mpsc, oneshot};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError};
-use libp2p::{Multiaddr, PeerId, Swarm, identify};
+use libp2p::{Multiaddr, PeerId, Swarm, autonat, dcutr, identify, relay};
 
 use crate::behaviour::{Behaviour, BehaviourEvent, Event};
 use crate::failure::Failure;
@@ -132,13 +132,19 @@ impl Node {
         .await
     }
 
-    /// The connections to a peer, the oldest first.
+    /// The connections to a peer, the direct ones first.
     pub async fn connections(&self, peer: PeerId) -> Result<Vec<Connection>, Failure> {
-        self.until(
-            move |_, known| Some(Ok(known.to(peer).cloned().collect())),
-            |_, _| None,
-        )
-        .await
+        self.look(move |known| known.to(peer).cloned().collect())
+            .await
+    }
+
+    /// Looks at what is known now.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Known) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.until(move |_, known| Some(Ok(look(known))), |_, _| None)
+            .await
     }
 
     /// Waits until `look` finds something in what is known about the connection.
@@ -159,12 +165,27 @@ impl Node {
     }
 }
 
-/// What the events have told about the connections that are open.
+/// What the events have told.
 #[derive(Default)]
-pub struct Known(BTreeMap<ConnectionId, Entry>);
+pub struct Known {
+    /// The connections that are open.
+    connections: BTreeMap<ConnectionId, Entry>,
+    /// As a relay: who holds a reservation, and how many circuits there are.
+    pub reservations: BTreeSet<PeerId>,
+    pub circuits: i64,
+    /// Whether a peer has observed an address that may be an external one.
+    pub observed: bool,
+    /// How the last attempt to reach a peer directly has ended.
+    pub punched: BTreeMap<PeerId, Result<ConnectionId, Failure>>,
+    /// What AutoNAT servers said of an address.
+    pub verdicts: BTreeMap<Multiaddr, Result<(), Failure>>,
+}
 
 pub struct Entry {
     pub connection: Connection,
+    pub address: Multiaddr,
+    pub dialled: bool,
+    pub relayed: bool,
     /// What identify received last, or why it failed.
     pub identified: Outcome<identify::Info>,
     /// How libp2p's own ping ended last.
@@ -173,13 +194,21 @@ pub struct Entry {
 
 impl Known {
     pub fn entry(&self, id: ConnectionId) -> Option<&Entry> {
-        self.0.get(&id)
+        self.connections.get(&id)
     }
 
-    /// The connections to a peer, the oldest first.
+    /// The connections to a peer, the direct ones first, then the oldest.
     pub fn to(&self, peer: PeerId) -> impl Iterator<Item = &Connection> {
-        let all = self.0.values().map(|entry| &entry.connection);
-        all.filter(move |connection| connection.peer == peer)
+        self.entries(peer)
+            .into_iter()
+            .map(|entry| &entry.connection)
+    }
+
+    pub fn entries(&self, peer: PeerId) -> Vec<&Entry> {
+        let all = self.connections.values();
+        let mut found: Vec<_> = all.filter(|entry| entry.connection.peer == peer).collect();
+        found.sort_by_key(|entry| entry.relayed);
+        found
     }
 }
 
@@ -211,35 +240,73 @@ impl Driver {
             Event::ConnectionEstablished {
                 connection_id: id,
                 peer_id,
+                endpoint,
                 ..
             } => {
                 let streams = &self.swarm.behaviour().streams;
                 if let Some(connection) = streams.connection(*id, *peer_id) {
                     let entry = Entry {
                         connection,
+                        address: endpoint.get_remote_address().clone(),
+                        dialled: endpoint.is_dialer(),
+                        relayed: endpoint.is_relayed(),
                         identified: None,
                         pinged: None,
                     };
-                    self.known.0.insert(*id, entry);
+                    self.known.connections.insert(*id, entry);
                 }
             }
             Event::ConnectionClosed { connection_id, .. } => {
-                self.known.0.remove(connection_id);
+                self.known.connections.remove(connection_id);
             }
             Event::Behaviour(BehaviourEvent::Identify(event)) => self.learn_identity(event),
             Event::Behaviour(BehaviourEvent::Ping(event)) => {
-                if let Some(entry) = self.known.0.get_mut(&event.connection) {
+                if let Some(entry) = self.known.connections.get_mut(&event.connection) {
                     let result = event.result.as_ref().copied();
                     entry.pinged =
                         Some(result.map_err(|why| Failure::new("Ping", why.to_string())));
                 }
             }
+            Event::NewExternalAddrCandidate { .. } => self.known.observed = true,
+            Event::Behaviour(BehaviourEvent::Relay(event)) => self.learn_relay(event),
+            Event::Behaviour(BehaviourEvent::Dcutr(dcutr::Event {
+                remote_peer_id,
+                result,
+            })) => {
+                let result = result.as_ref().copied();
+                let result = result.map_err(|why| Failure::new("HolePunch", why.to_string()));
+                self.known.punched.insert(*remote_peer_id, result);
+            }
+            Event::Behaviour(BehaviourEvent::Autonat(autonat::v2::client::Event {
+                tested_addr,
+                result,
+                ..
+            })) => {
+                let result = result.as_ref().copied();
+                let result = result.map_err(|why| Failure::new("Unreachable", why.to_string()));
+                self.known.verdicts.insert(tested_addr.clone(), result);
+            }
+            _ => {}
+        }
+    }
+
+    fn learn_relay(&mut self, event: &relay::Event) {
+        match event {
+            relay::Event::ReservationReqAccepted { src_peer_id, .. } => {
+                self.known.reservations.insert(*src_peer_id);
+            }
+            relay::Event::ReservationClosed { src_peer_id }
+            | relay::Event::ReservationTimedOut { src_peer_id } => {
+                self.known.reservations.remove(src_peer_id);
+            }
+            relay::Event::CircuitReqAccepted { .. } => self.known.circuits += 1,
+            relay::Event::CircuitClosed { .. } => self.known.circuits -= 1,
             _ => {}
         }
     }
 
     fn learn_identity(&mut self, event: &identify::Event) {
-        let Some(entry) = self.known.0.get_mut(&event.connection_id()) else {
+        let Some(entry) = self.known.connections.get_mut(&event.connection_id()) else {
             return;
         };
         match event {

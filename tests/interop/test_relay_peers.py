@@ -1,0 +1,200 @@
+"""Relays, AutoNAT v2 and DCUtR among the peers that others wrote: the reference for ours."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import time
+
+import anyio
+import pytest
+from anyio.abc import SocketAttribute
+from isthmus.benchmarks.peers.control import Peer, launch
+from isthmus.benchmarks.peers.errors import PeerFailed, PeerUnavailable
+from isthmus.benchmarks.peers.install import argv_of
+
+from .test_libp2p import _unavailable
+
+PROGRAMS = ("js", "go", "rust")
+UNLIMITED = '{"seconds": 0, "bytes": 0}'
+MIB = 1 << 20
+TRIPLES = [
+    (relay, target, dialer)
+    for relay, target, dialer in itertools.product(PROGRAMS, repeat=3)
+    if relay not in {target, dialer}
+]
+"""Relay, target, dialer: whoever is served, a foreigner serves."""
+PAIRS = list(itertools.product(("go", "rust"), repeat=2))
+"""js-libp2p asks and punches for public addresses only: see tests/lab."""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The controller's: the peers are processes of their own."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def installed() -> None:
+    """Install the peers before the tests' time begins to run."""
+    try:
+        for program in PROGRAMS:
+            argv_of(program)
+    except PeerUnavailable as missing:
+        _unavailable(missing)
+
+
+def start(program: str, *arguments: str):
+    """Launch it so that loopback addresses count as real ones, which only go-libp2p can be told."""
+    private = ("--private",) if program == "go" else ()
+    return launch(program, arguments=(*arguments, *private))
+
+
+async def circuit(target: Peer, relay: Peer) -> str:
+    """Have the target reserve; return its address through the relay."""
+    held = await target.call("reserve", address=relay.address, timeout=10)
+    (address,) = held["addresses"]
+    assert address == f"{relay.address}/p2p-circuit/p2p/{target.peer_id}"
+    return address
+
+
+@pytest.mark.parametrize(("relay", "target", "dialer"), TRIPLES)
+async def test_circuit_carries_both_ways(relay: str, target: str, dialer: str) -> None:
+    async with start(relay, "--relay", UNLIMITED) as r, start(target) as t, start(dialer) as d:
+        address = await circuit(t, r)
+        assert (await d.call("connect", address=address))["peer_id"] == t.peer_id
+        assert (await d.call("echo", address=address, bytes=MIB))["bytes"] == MIB
+        (theirs,) = (await d.call("connections", address=address))["connections"]
+        assert (theirs["relayed"], theirs["dialled"]) == (True, True)
+        (ours,) = (await t.call("connections", address=d.address))["connections"]
+        assert (ours["relayed"], ours["dialled"]) == (True, False)
+        told = await r.call("reservations")
+        assert (told["reservations"], told["circuits"]) == (1, 1)
+        assert told["peers"] == (None if relay == "go" else [t.peer_id])
+        assert len((await d.call("ping", address=address, count=2))["rtt_ms"]) == 2
+        if (target, dialer) == ("rust", "js"):
+            # rust-libp2p says that it has observed "/p2p/<peer>", which js-libp2p cannot take.
+            with pytest.raises(PeerFailed, match="InvalidParametersError"):
+                await d.call("identify", address=address)
+        else:
+            assert (await d.call("identify", address=address))["peer_id"] == t.peer_id
+
+
+@pytest.mark.parametrize(
+    ("relay", "target", "dialer"),
+    [("js", "rust", "go"), ("go", "js", "rust"), ("rust", "go", "js")],
+)
+async def test_limits_hold_and_are_told(relay: str, target: str, dialer: str) -> None:
+    limits = '{"seconds": 60, "bytes": 65536, "ttl": 1800}'
+    async with start(relay, "--relay", limits) as r, start(target) as t, start(dialer) as d:
+        held = await t.call("reserve", address=r.address)
+        if target == "js":
+            assert held["limit"] is None
+        else:
+            # js-libp2p's relay tells milliseconds where the protocol has seconds.
+            assert held["limit"] == {"seconds": 60_000 if relay == "js" else 60, "bytes": 65536}
+        if target != "rust":
+            assert 1700 < held["expires"] - time.time() <= 1801
+        (address,) = held["addresses"]
+        assert (await d.call("echo", address=address, bytes=10_000))["bytes"] == 10_000
+        (theirs,) = (await d.call("connections", address=address))["connections"]
+        assert theirs["limited"] is (None if dialer == "rust" else True)
+        with pytest.raises(PeerFailed):
+            await d.call("echo", address=address, bytes=MIB, timeout=10)
+
+
+@pytest.mark.parametrize(("relay", "first", "second"), TRIPLES[::4])
+async def test_refusals(relay: str, first: str, second: str) -> None:
+    async with (
+        start(relay, "--relay", '{"reservations": 1}') as r,
+        start(first) as f,
+        start(second) as s,
+    ):
+        nowhere = f"{r.address}/p2p-circuit/p2p/{s.peer_id}"
+        with pytest.raises(PeerFailed):
+            await f.call("connect", address=nowhere, timeout=10)
+        await circuit(f, r)
+        with pytest.raises(PeerFailed):
+            await s.call("reserve", address=r.address, timeout=10)
+        assert (await r.call("reservations"))["reservations"] == 1
+
+
+@pytest.mark.parametrize("relay", PROGRAMS)
+async def test_reservation_of_a_peer_that_left(relay: str) -> None:
+    async with start(relay, "--relay", UNLIMITED) as r:
+        async with start("go") as target:
+            address = await circuit(target, r)
+            await r.call("reservations")
+        async with start("rust") as dialer:
+            with pytest.raises(PeerFailed):
+                await dialer.call("connect", address=address, timeout=10)
+        # js-libp2p keeps the slot until it expires.
+        left = 1 if relay == "js" else 0
+        assert (await r.call("reservations"))["reservations"] == left
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_relay_tells_its_memory(program: str) -> None:
+    async with start(program, "--relay", UNLIMITED) as relay:
+        told = await relay.call("census")
+        statm = await anyio.Path(f"/proc/{relay.pid}/statm").read_text("ascii")
+        pages = statm.split()[1]
+        assert told["rss"] == pytest.approx(int(pages) * resource.getpagesize(), rel=0.3)
+
+
+async def unused_address() -> str:
+    """Return a loopback address where nobody listens."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(SocketAttribute.local_port)
+    return f"/ip4/127.0.0.1/tcp/{port}"
+
+
+@pytest.mark.parametrize(("server", "client"), PAIRS)
+async def test_autonat_finds_what_can_be_dialled(server: str, client: str) -> None:
+    async with start(server, "--autonat") as s, start(client, "--autonat") as c:
+        own = c.address.partition("/p2p/")[0]
+        told = await c.call("autonat", address=s.address)
+        assert [(each["address"], each["reachable"]) for each in told["verdicts"]] == [(own, True)]
+        nowhere = await unused_address()
+        told = await c.call("autonat", address=s.address, addresses=[nowhere])
+        assert [(each["address"], each["reachable"]) for each in told["verdicts"]] == [
+            (nowhere, False)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("server", "client"),
+    [("js", "js"), ("js", "go"), ("js", "rust"), ("go", "js"), ("go", "rust"), ("rust", "js")],
+)
+async def test_autonat_has_no_verdict_on_a_private_address(server: str, client: str) -> None:
+    async with (
+        launch(server, arguments=["--autonat"]) as s,
+        launch(client, arguments=["--autonat"]) as c,
+    ):
+        (verdict,) = (await c.call("autonat", address=s.address, seconds=0.5))["verdicts"]
+        assert verdict["reachable"] is None
+        assert verdict["why"]
+
+
+@pytest.mark.parametrize(("target", "dialer"), PAIRS)
+async def test_dcutr_makes_it_direct(target: str, dialer: str) -> None:
+    async with (
+        start("js", "--relay", UNLIMITED) as r,
+        start(target, "--dcutr") as t,
+        start(dialer, "--dcutr") as d,
+    ):
+        address = await circuit(t, r)
+        await d.call("connect", address=r.address)
+        for peer in (t, d):
+            await peer.call("can_punch", timeout=10)
+        await d.call("connect", address=address)
+        one = await d.call("upgraded", address=address, timeout=10)
+        other = await t.call("upgraded", address=d.address, timeout=10)
+        for told in (one, other):
+            assert told["relayed"] is False
+            assert told["address"].startswith("/ip4/127.0.0.1/tcp/")
+        # One side's dial came through, or both did.
+        dialled = [told for told in (one, other) if told["dialled"]]
+        assert dialled
+        assert {told["how"] for told in dialled} == {"punch"}
+        assert (await d.call("echo", address=address, bytes=MIB))["bytes"] == MIB

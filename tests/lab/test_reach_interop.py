@@ -1,0 +1,89 @@
+"""AutoNAT v2 and DCUtR among the peers that others wrote, where addresses look public."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import pytest
+from isthmus.benchmarks.peers.control import launch
+from isthmus.benchmarks.peers.errors import PeerUnavailable
+from isthmus.benchmarks.peers.install import argv_of
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(60)]
+PROGRAMS = ("js", "go", "rust")
+UNLIMITED = '{"seconds": 0, "bytes": 0}'
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The controller's: the peers are processes of their own."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def installed() -> None:
+    """Install the peers before the tests' time begins to run."""
+    try:
+        for program in PROGRAMS:
+            argv_of(program)
+    except PeerUnavailable as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{missing} (CI=true forbids to skip it)")
+        pytest.skip(str(missing))
+
+
+def start(program, host, *arguments):
+    return launch(
+        program,
+        listen=f"/ip4/{host.ip}/tcp/0",
+        netns_prefix=("ip", "netns", "exec", host.namespace),
+        arguments=arguments,
+    )
+
+
+def verdicts(told):
+    return [(each["address"], each["reachable"]) for each in told["verdicts"]]
+
+
+@pytest.mark.parametrize("client", PROGRAMS)
+@pytest.mark.parametrize("server", PROGRAMS)
+async def test_autonat(lab, server, client):
+    near, far = lab.add_host("near"), lab.add_host("far")
+    async with start(server, far, "--autonat") as s, start(client, near, "--autonat") as c:
+        own = c.address.partition("/p2p/")[0]
+        assert verdicts(await c.call("autonat", address=s.address)) == [(own, True)]
+
+
+@pytest.mark.parametrize("client", ["go", "rust"])
+@pytest.mark.parametrize("server", PROGRAMS)
+async def test_autonat_of_another_host_takes_data(lab, server, client):
+    near, far, other = lab.add_host("near"), lab.add_host("far"), lab.add_host("other")
+    async with start(server, far, "--autonat") as s, start(client, near, "--autonat") as c:
+        asked = f"/ip4/{other.ip}/tcp/9"
+        told = await c.call("autonat", address=s.address, addresses=[asked], seconds=10)
+        assert verdicts(told) == [(asked, False)]
+
+
+@pytest.mark.parametrize(("target", "dialer"), list(itertools.product(("go", "rust"), repeat=2)))
+async def test_dcutr_through_two_nats(lab, target, dialer):
+    left, right = lab.add_nat("left"), lab.add_nat("right")
+    near, far, middle = (
+        lab.add_host("near", left),
+        lab.add_host("far", right),
+        lab.add_host("relay"),
+    )
+    async with (
+        start("go", middle, "--relay", UNLIMITED) as r,
+        start(target, far, "--dcutr") as t,
+        start(dialer, near, "--dcutr") as d,
+    ):
+        (address,) = (await t.call("reserve", address=r.address))["addresses"]
+        await d.call("connect", address=r.address)
+        for peer in (t, d):
+            await peer.call("can_punch", timeout=10)
+        await d.call("connect", address=address)
+        one = await d.call("upgraded", address=address, timeout=30)
+        other = await t.call("upgraded", address=d.address, timeout=30)
+        assert one["address"].startswith(f"/ip4/{right.ip}/tcp/")
+        assert other["address"].startswith(f"/ip4/{left.ip}/tcp/")
