@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SANS_IO = re.compile(
     r"(^|/)(machine|wire)\.py$|^transports/(scheduler|inflight)\.py$"
     r"|^node/(inbound_streams|limits|prefixes|refusals|selection|api/routing)\.py$"
+    r"|^relay/kad/table\.py$"
     r"|^transports/yamux/(flow|guard|table|keepalive|events|config|buffer)\.py$"
 )
 """Plain objects that are told the time, keys and nonces; import-linter checks what they import."""

@@ -14,6 +14,16 @@ from isthmus.node.protocols.identify import (
     frame,
     verified,
 )
+from isthmus.relay.kad.wire import (
+    MAX_ADDRESSES,
+    MAX_CLOSER,
+    MAX_PROVIDERS,
+    FoundPeer,
+    KadMessage,
+    MessageType,
+    decode,
+    encode,
+)
 from isthmus.transports.core.envelope import (
     PEER_RECORD_DOMAIN,
     PEER_RECORD_TYPE,
@@ -36,6 +46,9 @@ RECORD = (
     + b"\x10\x05\x1a"
     + length_prefixed(b"\x0a" + length_prefixed(bytes(ADDRESS)))
 )
+
+FOUND = FoundPeer(PEER, (ADDRESS, ADDRESS.with_peer(PEER)))
+ANSWER = encode(KadMessage(MessageType.GET_PROVIDERS, b"key", (FOUND, FOUND), (FOUND,)))
 
 CHANGES = st.lists(st.tuples(st.integers(0, 600), st.integers(1, 255)), max_size=4)
 PIECES = st.lists(
@@ -90,3 +103,27 @@ def test_fuzz_signed_records(changes, data):
         assert str(error)  # noqa: PT017 - the only exception that may come
     else:
         assert record.peer_id == PEER
+
+
+def read_kad(data: bytes) -> None:
+    try:
+        message = decode(data)
+    except RemoteProtocolError as error:
+        assert str(error)  # noqa: PT017 - the only exception that may come
+        return
+    assert len(message.closer) <= MAX_CLOSER
+    assert len(message.providers) <= MAX_PROVIDERS
+    for found in (*message.closer, *message.providers):
+        assert len(found.addresses) <= MAX_ADDRESSES
+        assert all(each.peer_id is None for each in found.addresses)
+
+
+@given(st.binary(max_size=300))
+def test_fuzz_kad(data):
+    read_kad(data)
+
+
+@given(CHANGES, st.integers(0, len(ANSWER)))
+def test_fuzz_kad_near_the_truth(changes, cut):
+    read_kad(changed(ANSWER, changes))
+    read_kad(changed(ANSWER, changes)[:cut])
