@@ -25,6 +25,7 @@ from ..transports.core.peer_id import PeerId
 from .config import NodeConfig
 from .dialing import Target, parse_target
 from .events import AddressesChanged, EventHub, Listening
+from .finding import DEFAULT_FOUND, Finding
 from .inbound_streams import InboundStreams
 from .interfaces import expand_wildcard
 from .limits import Standing
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from ..relay.kad.wire import FoundPeer
     from ..transports.core.interfaces import (
         Connection,
         ConnectionListener,
@@ -312,6 +314,22 @@ class Node:
         self.links.forget(peer)
         self.peers.forget(peer)
 
+    async def find_peers(self, service: str, *, limit: int = DEFAULT_FOUND) -> list[FoundPeer]:
+        """Return who is said to offer a service, by the DHT of the configuration (`dht`).
+
+        Connecting proves it: a peer that is found may be gone, or never have been there. Raises
+        ConfigError without a DHT, DialError if none of its servers answers.
+        """
+        return await self._finding.find(service, limit)
+
+    def provide(self, service: str) -> None:
+        """Have others find this node by a service from now on, while it runs and listens.
+
+        `ServiceProvided` tells when it is so. Raises ConfigError without a DHT, LimitExceeded for
+        the 65th service.
+        """
+        self._finding.provide(service)
+
     def rank_of(self, connection: Connection) -> Rank:
         """Return the kind of path that a connection takes."""
         return self._swarm.rank_of(connection.remote_addr)
@@ -366,6 +384,7 @@ class Node:
                     tasks.start_soon(self._watch_networks)
                     await self._start_listening(tasks)
                     self._events.publish(Listening(self.peer_id, self.addresses))
+                    self._finding.start(tasks)
                     tasks.start_soon(self.stores.run, self._events.publish)
                     if self._discovery is not None:
                         tasks.start_soon(self._discovery.run, self._swarm)
@@ -422,6 +441,16 @@ class Node:
             publish=self._events.publish,
             is_on_link=networks.holds,
         )
+        self._finding = Finding(
+            self.peer_id,
+            self.config,
+            swarm=self._swarm,
+            peers=self.peers,
+            addresses=lambda: self._told(self._addresses),
+            events=self._events,
+            is_on_link=networks.holds,
+            is_kept=self.stores.kept.__contains__,
+        )
         self._register_own()
         for transport in chosen:
             transport.attach(self)
@@ -463,6 +492,7 @@ class Node:
         return told(addresses, self.config.privacy.addresses)
 
     async def _stop(self) -> None:
+        self._finding.stop()
         deadline = anyio.current_time() + self.config.stop_timeout
         with anyio.CancelScope(shield=True, deadline=deadline):
             async with anyio.create_task_group() as closing:

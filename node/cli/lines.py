@@ -21,6 +21,8 @@ from ..events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    ProvidingFailed,
+    ServiceProvided,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -95,7 +97,7 @@ def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind o
             return f"addresses are now: {', '.join(map(str, addresses))}"
         case EventsLost(count=count):
             return f"{count} events were too many to be shown"
-    return _of_link(event) or _of_store(event) or _otherwise(event)
+    return _of_link(event) or _of_store(event) or _of_dht(event) or _otherwise(event)
 
 
 def _of_store(event: NodeEvent) -> str | None:
@@ -104,6 +106,16 @@ def _of_store(event: NodeEvent) -> str | None:
             return f"what is known of peers is in memory only: {path}: {reason}"
         case StoreRecovered(path=path):
             return f"what is known of peers is kept again: {path}"
+    return None
+
+
+def _of_dht(event: NodeEvent) -> str | None:
+    match event:
+        case ServiceProvided(service=service, servers=servers):
+            whom = f"{servers} server{'' if servers == 1 else 's'}"
+            return f"offers {printable(service)}: {whom} of the DHT took note"
+        case ProvidingFailed(service=service, reason=reason):
+            return f"could not tell the DHT that this node offers {printable(service)}: {reason}"
     return None
 
 

@@ -37,6 +37,8 @@ KEYS = {
     "echo": "services.echo",
     "perf": "services.perf",
     "lan": "lan.enabled",
+    "bootstrap": "dht.bootstrap",
+    "provide": "dht.provide",
     "control": "control.socket",
     "tls_cert": "websocket.cert_file",
     "tls_key": "websocket.key_file",
@@ -104,6 +106,20 @@ _OPTIONS = (
         default=None,
         help="Find the peers of this network by mDNS, connect to them, and be found by them."
         " Default: unless every address listened on is a loopback one.",
+    ),
+    click.option(
+        "--bootstrap",
+        metavar="MULTIADDR",
+        multiple=True,
+        help="Use the DHT that the server at this address, which ends in /p2p/ID, belongs to; may"
+        " be repeated. Default: no DHT is used.",
+    ),
+    click.option(
+        "--provide",
+        metavar="SERVICE",
+        multiple=True,
+        help="Have others find this node in the DHT by this name; may be repeated. With"
+        " --bootstrap.",
     ),
     click.option(
         "--control",
@@ -188,12 +204,14 @@ def _take(
             key, value = schema.key("control.enabled"), False
         else:
             value = Path(str(value))
-    if name == "listen":
+    if name in ("listen", "bootstrap"):
         from ..daemon import EXAMPLE_LISTEN
+        from ..sentences import EXAMPLE_ADDRESS
         from .addresses import parse_address
 
         assert isinstance(value, tuple)
-        value = tuple(parse_address(each, example=EXAMPLE_LISTEN) for each in value)
+        example = EXAMPLE_LISTEN if name == "listen" else EXAMPLE_ADDRESS
+        value = tuple(parse_address(each, example=example) for each in value)
     (option,) = (each for each in context.command.params if each.name == name)
     given = option.opts[0]
     if source is ParameterSource.ENVIRONMENT:

@@ -28,6 +28,8 @@ from isthmus.node.events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    ProvidingFailed,
+    ServiceProvided,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -137,6 +139,12 @@ def test_a_printable_text_is_short_and_has_only_what_can_be_seen(text, limit):
             "what is known of peers is in memory only: /d/x.sqlite3: no room",
         ),
         (StoreRecovered(Path("/d/x")), "what is known of peers is kept again: /d/x"),
+        (ServiceProvided("chat", 1), "offers chat: 1 server of the DHT took note"),
+        (ServiceProvided("chat", 20), "offers chat: 20 servers of the DHT took note"),
+        (
+            ProvidingFailed("chat", "no\nroom"),
+            "could not tell the DHT that this node offers chat: no room",
+        ),
         (EventsLost(3), "3 events were too many to be shown"),
     ],
 )

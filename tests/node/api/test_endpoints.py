@@ -260,6 +260,22 @@ async def test_ping_goes_over_the_nodes_own_connection(path):
             await client.post("/v1/ping", {"to": nowhere()})
 
 
+async def test_find_without_a_dht(path):
+    async with controlled(path) as (_, client):
+        with pytest.raises(ControlError, match="no DHT is configured") as caught:
+            await client.post("/v1/find", {"service": "chat"})
+        assert (caught.value.status, caught.value.kind) == (400, "ConfigError")
+        for values, why in (
+            ({}, "'service' must be a text"),
+            ({"service": "chat", "limit": 101}, "'limit' must be a whole number"),
+            ({"service": "chat", "limit": 0}, "'limit' must be a whole number"),
+            ({"service": "a\x00b"}, "the name of a service"),
+        ):
+            with pytest.raises(ControlError, match=why) as caught:
+                await client.post("/v1/find", values)
+            assert caught.value.status == 400
+
+
 async def test_a_get_changes_nothing(path):
     gets = [each for each in ENDPOINTS if each.method == "GET" and each.path != "/v1/events"]
     async with controlled(path) as (node, client), Node() as other:

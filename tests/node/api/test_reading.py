@@ -26,6 +26,8 @@ from isthmus.node.events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    ProvidingFailed,
+    ServiceProvided,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -55,6 +57,8 @@ EVENTS = [
     PeerOffline(PEER, "it broke"),
     StoreDegraded(Path("/d/x"), "no room"),
     StoreRecovered(Path("/d/x")),
+    ServiceProvided("chat", 20),
+    ProvidingFailed("chat", "why"),
     EventsLost(3),
 ]
 
