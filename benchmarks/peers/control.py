@@ -4,6 +4,28 @@ The contract, one JSON object a line: the program first says {"event": "listenin
 "addresses", "version"}; then it answers {"id", "do", ...} with {"id", "ok": true, "result": {...}}
 or {"id", "ok": false, "error", "kind"}, several at a time; it ends when its stdin ends. What each
 command does is in js/commands.mjs and py/commands.py; all programs have the same.
+
+The foreign ones also help, and are helped, to be reached; their part of it is in reach.*. They
+speak circuit relay v2 always, and these options add the rest:
+
+--relay LIMITS  be a relay; {"reservations", "circuits" (of one peer), "ttl" (seconds), "seconds",
+                "bytes"}, each of them optional; seconds or bytes of 0 are no limit
+--autonat       serve AutoNAT v2 and ask it; py has not
+--dcutr         punch holes; py does not
+--private       go only: believe in addresses that are not public. rust always does, js never does,
+                so js has AutoNAT and DCUtR only where addresses look public, as in tests/lab
+
+reserve {address of a relay} -> {"addresses", "expires": Unix seconds (rust: null), "limit":
+    {"seconds", "bytes"}, or null where there is none or the library does not keep it (js, py)}
+reservations {} -> {"reservations", "circuits", "peers": ids (go: null)}, as a relay
+connections {address} -> {"connections": [{"address", "dialled", "relayed", "limited": null where
+    the library does not know (rust, py)}]}
+can_punch {} returns when an address is known to be punched at; circuits of before are not upgraded
+upgraded {address} -> a direct connection, as above and "how": "punch", "reversal" or null, once
+    there is one; rust fails when it has given up, the others wait on
+autonat {address of a server, addresses, seconds} -> {"verdicts": [{"address", "reachable": null
+    for no verdict, "why"}]}; go asks of all at once and hears of one, js chooses what it asks of
+census {} -> {"rss": bytes}
 """
 
 from __future__ import annotations

@@ -87,3 +87,40 @@ async def test_dcutr_through_two_nats(lab, target, dialer):
         other = await t.call("upgraded", address=d.address, timeout=30)
         assert one["address"].startswith(f"/ip4/{right.ip}/tcp/")
         assert other["address"].startswith(f"/ip4/{left.ip}/tcp/")
+
+
+@pytest.mark.parametrize("dialer", ["go", "rust"])
+async def test_js_behind_a_nat_dials_a_public_peer_itself(lab, dialer):
+    home = lab.add_nat("home")
+    near, far, middle = lab.add_host("near"), lab.add_host("far", home), lab.add_host("relay")
+    async with (
+        start("go", middle, "--relay", UNLIMITED) as r,
+        start("js", far, "--dcutr") as t,
+        start(dialer, near, "--dcutr") as d,
+    ):
+        (address,) = (await t.call("reserve", address=r.address))["addresses"]
+        # js-libp2p does it only for a peer whose identify lists the protocol.
+        await d.call("connect", address=r.address)
+        await d.call("can_punch", timeout=10)
+        await d.call("connect", address=address)
+        told = await t.call("upgraded", address=d.address, timeout=10)
+        assert (told["dialled"], f"{told['address']}/p2p/{d.peer_id}") == (True, d.address)
+        told = await d.call("upgraded", address=address, timeout=10)
+        assert told["address"].startswith(f"/ip4/{home.ip}/tcp/")
+
+
+async def test_go_behind_a_nat_dials_a_public_js_once_autonat_has_confirmed_its_address(lab):
+    home = lab.add_nat("home")
+    near, far, middle = lab.add_host("near"), lab.add_host("far", home), lab.add_host("relay")
+    async with (
+        start("go", middle, "--relay", UNLIMITED, "--autonat") as r,
+        start("go", far, "--dcutr") as t,
+        start("js", near, "--dcutr", "--autonat") as d,
+    ):
+        own = d.address.partition("/p2p/")[0]
+        assert verdicts(await d.call("autonat", address=r.address)) == [(own, True)]
+        (address,) = (await t.call("reserve", address=r.address))["addresses"]
+        await t.call("can_punch", timeout=10)
+        await d.call("connect", address=address)
+        told = await t.call("upgraded", address=d.address, timeout=10)
+        assert (told["dialled"], told["address"], told["how"]) == (True, own, "reversal")

@@ -37,8 +37,12 @@ OPENING_AT_ONCE = 100
 
 async def connection_to(host: IHost, address: str) -> ID:
     """Dial, unless there is a connection; return the peer's id."""
-    info = info_from_p2p_addr(Multiaddr(address))
-    await host.connect(info)
+    target = Multiaddr(address)
+    info = info_from_p2p_addr(target)
+    if "/p2p-circuit" in address:
+        await host.reach.dial(target)
+    else:
+        await host.connect(info)
     return info.peer_id
 
 

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """A py-libp2p peer that takes commands: a JSON object a line on stdin, an answer a line on stdout.
 
-python peer.py [--listen MULTIADDR]...
+python peer.py [--listen MULTIADDR]... [--relay LIMITS]
 
 It runs in an environment of its own, where isthmus is not installed.
 """
@@ -28,6 +28,7 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from multiaddr import Multiaddr
 from protocols import serve
+from reach import Reach, census, connections, upgraded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -61,6 +62,17 @@ def build_host(listen: list[Multiaddr]) -> IHost:
     )
 
 
+def reach_commands(host: IHost) -> dict[str, Any]:
+    """Return the commands that have to do with relays."""
+    return {
+        "reserve": host.reach.reserve,
+        "reservations": host.reach.reservations,
+        "connections": connections,
+        "upgraded": upgraded,
+        "census": census,
+    }
+
+
 def say(message: dict[str, Any]) -> None:
     """Write one line of JSON."""
     sys.stdout.write(json.dumps(message) + "\n")
@@ -84,7 +96,7 @@ async def answer(host: IHost, line: bytes) -> None:
     """Run one command and say how it ended."""
     options = json.loads(line)
     number, name = options.pop("id"), options.pop("do")
-    command = COMMANDS.get(name) or BENCHES.get(name)
+    command = COMMANDS.get(name) or BENCHES.get(name) or reach_commands(host).get(name)
     if command is None:
         say({"id": number, "ok": False, "error": f"no command {name}", "kind": "UnknownCommand"})
         return
@@ -115,9 +127,16 @@ async def main() -> None:
     """Serve until stdin ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--listen", action="append", metavar="MULTIADDR")
-    listen = [Multiaddr(text) for text in parser.parse_args().listen or [DEFAULT_LISTEN]]
+    parser.add_argument("--relay", metavar="LIMITS")
+    options = parser.parse_args()
+    listen = [Multiaddr(text) for text in options.listen or [DEFAULT_LISTEN]]
     host = build_host(listen)
-    async with host.run(listen_addrs=listen), trio.open_nursery() as nursery:
+    host.reach = Reach(host, options.relay)
+    async with (
+        host.run(listen_addrs=listen),
+        host.reach.run(),
+        trio.open_nursery() as nursery,
+    ):
         serve(host)
         await PerfService(host).start()
         say(
