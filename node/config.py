@@ -8,6 +8,7 @@ from ..relay.autonat.config import AutonatConfig
 from ..relay.circuit.client_config import RelaysConfig
 from ..relay.circuit.limits import RelayServerConfig
 from ..relay.dcutr.config import DcutrConfig
+from ..relay.kad.config import KadConfig
 from ..transports.core.errors import ConfigError
 from ..transports.lan.config import LanConfig
 from ..transports.upgrade_config import UpgradeConfig
@@ -110,6 +111,9 @@ class NodeConfig:
 
     lan: LanConfig = field(default_factory=LanConfig)
     """How the LAN is used, by nodes that use it."""
+
+    dht: KadConfig = field(default_factory=KadConfig)
+    """The DHT that services are found by, and offered on."""
 
     websocket: WebSocketConfig = field(default_factory=WebSocketConfig)
     """For the WebSocket transport, unless the node is given one as an object."""

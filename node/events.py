@@ -286,6 +286,22 @@ class CircuitEnded(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceProvided(NodeEvent):
+    """So many servers of the DHT have been told that this node offers a service."""
+
+    service: str
+    servers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProvidingFailed(NodeEvent):
+    """No server of the DHT has taken that this node offers a service; it is tried again."""
+
+    service: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventsLost(NodeEvent):
     """This reader was too slow for `count` events."""
 

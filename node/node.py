@@ -10,8 +10,6 @@ import anyio
 
 from ..relay.circuit.addresses import CIRCUIT
 from ..transports.core.errors import (
-    AddressError,
-    ConfigError,
     ConnectionClosed,
     DialError,
     LimitExceeded,
@@ -25,7 +23,9 @@ from .config import NodeConfig, upgrade_config
 from .dialing import Target, parse_listen, parse_target
 from .events import AddressesChanged, EventHub, Listening
 from .examination import examine
+from .finding import DEFAULT_FOUND, Finding
 from .inbound_streams import InboundStreams
+from .keeping import Keeping
 from .limits import Standing
 from .links import Links
 from .listening import Listeners
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from ..relay.autonat.reachability import Reachability
+    from ..relay.kad.wire import FoundPeer
     from ..transports.core.interfaces import (
         Connection,
         RawTransport,
@@ -126,7 +127,7 @@ class Node:
             negotiation_timeout=self.config.negotiation_timeout,
             streams=InboundStreams(self.config.limits, self._standing),
             publish=self._events.publish,
-            on_refusal=self._on_refused_stream,
+            on_refusal=lambda *refusal: self._swarm.refused_stream(*refusal),
             on_change=self._on_protocols,
         )
         self.links = Links(
@@ -135,6 +136,7 @@ class Node:
             connect=lambda peer: self._swarm.connect(Target(peer), is_quiet=True),
             histories=self.stores.links,
         )
+        self._keeping = Keeping(self.peer_id, self.stores, self.links)
         self._make_layers(transports, lan=lan)
 
     @property
@@ -312,23 +314,29 @@ class Node:
         keeps it, too. Raises AddressError if `to` does not say whose addresses these are,
         ConfigError for this very node and for the 1025th peer.
         """
-        target = parse_target(to)
-        if target.peer is None:
-            raise AddressError("to keep a peer its id is needed: .../p2p/12D3KooW...")
-        if target.peer == self.peer_id:
-            raise ConfigError(f"{target.peer} is this very node, which needs no keeping")
-        bare = [address.without_peer() for address in target.addresses]
-        self.stores.kept.keep(target.peer, now=time.time(), addresses=bare)
-        if bare:
-            self.peers.add_addresses(target.peer, bare)
+        link = self._keeping.keep(parse_target(to))
         self._has_to_watch.set()
-        return self.links.keep(target.peer)
+        return link
 
     def forget(self, peer: PeerId) -> None:
         """Keep a peer no more, and forget its link and its addresses; connections stay."""
-        self.stores.kept.forget(peer)
-        self.links.forget(peer)
-        self.peers.forget(peer)
+        self._keeping.forget(peer)
+
+    async def find_peers(self, service: str, *, limit: int = DEFAULT_FOUND) -> list[FoundPeer]:
+        """Return who is said to offer a service, by the DHT of the configuration (`dht`).
+
+        Connecting proves it: a peer that is found may be gone, or never have been there. Raises
+        ConfigError without a DHT, DialError if none of its servers answers.
+        """
+        return await self._finding.find(service, limit)
+
+    def provide(self, service: str) -> None:
+        """Have others find this node by a service from now on, while it runs and listens.
+
+        `ServiceProvided` tells when it is so. Raises ConfigError without a DHT, LimitExceeded for
+        the 65th service.
+        """
+        self._finding.provide(service)
 
     def rank_of(self, connection: Connection) -> Rank:
         """Return the kind of path that a connection takes."""
@@ -396,7 +404,8 @@ class Node:
                 try:
                     self._swarm.start(tasks)
                     self.relaying.start(tasks, self._router)
-                    self._resume_keeping()
+                    if self._keeping.resume():
+                        self._has_to_watch.set()
                     tasks.start_soon(self._identify.run)
                     tasks.start_soon(self.links.run)
                     tasks.start_soon(self.reach.run)
@@ -407,6 +416,7 @@ class Node:
                     self._update_addresses()
                     self._listeners.serve(tasks, self._swarm, self._look_at_addresses)
                     self._events.publish(Listening(self.peer_id, self.addresses))
+                    self._finding.start(tasks)
                     tasks.start_soon(self.stores.run, self._events.publish)
                     if self._discovery is not None:
                         tasks.start_soon(self._discovery.run, self._swarm)
@@ -481,17 +491,18 @@ class Node:
             publish=self._events.publish,
             negotiation_timeout=self.config.negotiation_timeout,
         )
+        self._finding = Finding(
+            self.peer_id,
+            self.config,
+            swarm=self._swarm,
+            peers=self.peers,
+            addresses=lambda: self._told(self._addresses),
+            events=self._events,
+            is_on_link=networks.holds,
+            is_kept=self.stores.kept.__contains__,
+        )
         self._register_own()
         self.reach.register(self._listen)
-
-    def _resume_keeping(self) -> None:
-        """Keep the peers that an earlier run was told to keep."""
-        for kept in self.stores.kept:
-            if kept.peer == self.peer_id:
-                continue  # the directory has got another key since
-            self.peers.add_addresses(kept.peer, kept.addresses)
-            self._has_to_watch.set()
-            self.links.keep(kept.peer)
 
     async def _watch_networks(self) -> None:
         # Only where it is of use: a node that merely dials holds nothing open for it.
@@ -530,6 +541,7 @@ class Node:
         return told(addresses, self.config.privacy.addresses)
 
     async def _stop(self) -> None:
+        self._finding.stop()
         deadline = anyio.current_time() + self.config.stop_timeout
         with anyio.CancelScope(shield=True, deadline=deadline):
             async with anyio.create_task_group() as closing:
@@ -580,9 +592,6 @@ class Node:
             self._router.register(protocol, registration)
         if self.config.serve_perf:
             self.serve_perf()
-
-    def _on_refused_stream(self, connection: Connection, refusal: LimitExceeded) -> None:
-        self._swarm.refused_stream(connection, refusal)
 
     def _on_protocols(self) -> None:
         if self._context is not None:

@@ -24,8 +24,8 @@ class PrivacyConfig:
     """What a node tells of itself."""
 
     addresses: Told = "all"
-    """Own addresses that peers are told by identify, signed records and the LAN: all, public ones
-    and those behind public relays, or none but those behind relays. Events show all."""
+    """Own addresses that are told by identify, signed records, the LAN and the DHT: all, public
+    ones and those behind public relays, or none but those behind relays. Events show all."""
 
     def __post_init__(self) -> None:
         if self.addresses not in ("all", "public", "relay-only"):

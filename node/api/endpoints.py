@@ -14,6 +14,7 @@ from ...transports.core.errors import AddressError, ControlError
 from ...transports.sockets import loop_clock
 from ..dialing import parse_target
 from ..events import Listening
+from ..finding import DEFAULT_FOUND, MAX_FOUND
 from ..link import LinkState
 from ..protocols.ping import ping
 from .routing import Endpoint, Lines
@@ -140,6 +141,24 @@ async def forget(control: Control, arguments: Arguments) -> dict[str, Json]:
     return {"peer": str(peer), "was_kept": was_kept}
 
 
+async def find(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Ask the DHT who offers a service."""
+    # Loaded with the DHT's client, which few nodes use.
+    from ...relay.kad.wire import service_cid
+
+    service = arguments.text("service")
+    limit = arguments.number("limit", default=DEFAULT_FOUND, low=1, high=MAX_FOUND)
+    found = await control.node.find_peers(service, limit=limit)
+    return {
+        "service": service,
+        "cid": service_cid(service),
+        "peers": [
+            {"peer": str(each.peer), "addresses": [str(one) for one in each.addresses]}
+            for each in found
+        ],
+    }
+
+
 async def links(control: Control, arguments: Arguments) -> dict[str, Json]:
     """List the links, of one peer with its history and the report of the last dial."""
     node = control.node
@@ -190,6 +209,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint("POST", "/v1/dial", dial, takes=("to", "timeout")),
     Endpoint("POST", "/v1/disconnect", disconnect, takes=("peer",)),
     Endpoint("POST", "/v1/ping", ping_peer, takes=("to", "count")),
+    Endpoint("POST", "/v1/find", find, takes=("service", "limit")),
     Endpoint("GET", "/v1/links", links, takes=("peer",)),
     Endpoint("GET", "/v1/relay", relay),
     Endpoint("POST", "/v1/keep", keep, takes=("to",)),

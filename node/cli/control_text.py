@@ -145,6 +145,22 @@ def forgotten_line(found: Told) -> str:
     return printable(f"{found['peer']}: {was}; its addresses are forgotten", limit=MAX_LINE)
 
 
+def found_lines(found: Told) -> list[str]:
+    """Return what `isthmus find` says: each peer, then where it is said to be."""
+    peers = found["peers"]
+    if not peers:
+        return [printable(f"nobody offers {found['service']}", limit=MAX_LINE)]
+    lines = [f"{_count(len(peers), 'peer')} said to offer {found['service']}"]
+    for peer in peers:
+        lines.append(peer["peer"])
+        lines += [f"  {address}" for address in peer["addresses"][:MAX_ADDRESSES]]
+        if (more := len(peer["addresses"]) - MAX_ADDRESSES) > 0:
+            lines.append(f"  and {more} more")
+        if not peer["addresses"]:
+            lines.append("  nobody says where")
+    return [printable(line, limit=MAX_LINE) for line in lines]
+
+
 def duration(seconds: float) -> str:
     """Return a time in the largest unit of which there is at least one, as `12 min`."""
     for unit, name in _UNITS:

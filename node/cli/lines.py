@@ -27,12 +27,14 @@ from ..events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    ProvidingFailed,
     ReachabilityChanged,
     RelayLost,
     RelayRefused,
     RelayReservationEnded,
     RelayReservationMade,
     RelayReserved,
+    ServiceProvided,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -112,7 +114,7 @@ def _text(event: NodeEvent) -> str:  # noqa: C901, PLR0911 - one line per kind o
 
 
 def _told_by_part(event: NodeEvent) -> str | None:
-    parts = (_of_link, _of_reach, _of_relays, _of_store, _of_relay)
+    parts = (_of_link, _of_reach, _of_relays, _of_store, _of_relay, _of_dht)
     return next((text for part in parts if (text := part(event))), None)
 
 
@@ -162,6 +164,16 @@ def _of_relay(event: NodeEvent) -> str | None:
         case CircuitEnded(source=source, target=target, bytes=count, reason=reason):
             carried = format_size(count)
             return f"circuit from {source} to {target} ended after {carried}: {reason}"
+    return None
+
+
+def _of_dht(event: NodeEvent) -> str | None:
+    match event:
+        case ServiceProvided(service=service, servers=servers):
+            whom = f"{servers} server{'' if servers == 1 else 's'}"
+            return f"offers {printable(service)}: {whom} of the DHT took note"
+        case ProvidingFailed(service=service, reason=reason):
+            return f"could not tell the DHT that this node offers {printable(service)}: {reason}"
     return None
 
 

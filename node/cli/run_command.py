@@ -35,6 +35,7 @@ def run(*, effective: Effective, output: Output) -> None:
       isthmus run --listen /ip4/0.0.0.0/tcp/443/tls/ws --tls-cert node.pem --tls-key node.key
       isthmus run --relay
       isthmus run --relay-via /dns4/relay.example.org/tcp/4001/p2p/12D3KooW...
+      isthmus run --bootstrap /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW... --provide chat
       isthmus run --config isthmus.toml
     """
     from ..daemon import serve

@@ -40,6 +40,8 @@ KEYS = {
     "relay": "relay.preset",
     "relay_via": "relays.via",
     "discover_relays": "relays.discover",
+    "bootstrap": "dht.bootstrap",
+    "provide": "dht.provide",
     "control": "control.socket",
     "tls_cert": "websocket.cert_file",
     "tls_key": "websocket.key_file",
@@ -134,6 +136,20 @@ _OPTIONS = (
         " Default: no.",
     ),
     click.option(
+        "--bootstrap",
+        metavar="MULTIADDR",
+        multiple=True,
+        help="Use the DHT that the server at this address, which ends in /p2p/ID, belongs to; may"
+        " be repeated. Default: no DHT is used.",
+    ),
+    click.option(
+        "--provide",
+        metavar="SERVICE",
+        multiple=True,
+        help="Have others find this node in the DHT by this name; may be repeated. With"
+        " --bootstrap.",
+    ),
+    click.option(
         "--control",
         metavar="SOCKET|off",
         help="Where `isthmus status` and other commands reach this node. Default: control.sock in"
@@ -216,12 +232,14 @@ def _take(
             key, value = schema.key("control.enabled"), False
         else:
             value = Path(str(value))
-    if name in ("listen", "relay_via"):
+    if name in ("listen", "relay_via", "bootstrap"):
         from ..daemon import EXAMPLE_LISTEN, EXAMPLE_RELAY
+        from ..sentences import EXAMPLE_ADDRESS
         from .addresses import parse_address
 
         assert isinstance(value, tuple)
-        example = EXAMPLE_LISTEN if name == "listen" else EXAMPLE_RELAY
+        examples = {"listen": EXAMPLE_LISTEN, "relay_via": EXAMPLE_RELAY}
+        example = examples.get(name, EXAMPLE_ADDRESS)
         value = tuple(parse_address(each, example=example) for each in value)
     (option,) = (each for each in context.command.params if each.name == name)
     given = option.opts[0]

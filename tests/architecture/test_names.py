@@ -16,6 +16,7 @@ SANS_IO = re.compile(
     r"|^node/(inbound_streams|limits|prefixes|refusals|selection|api/routing)\.py$"
     r"|^relay/autonat/(limits|observed|reachability)\.py$"
     r"|^relay/circuit/(addresses|selection|supervisor)\.py$"
+    r"|^relay/kad/table\.py$"
     r"|^transports/yamux/(flow|guard|table|keepalive|events|config|buffer)\.py$"
 )
 """Plain objects that are told the time, keys and nonces; import-linter checks what they import."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .processes import LOOPBACK, Program
+from .processes import LOOPBACK, Process, Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +29,15 @@ def peer(tmp_path_factory) -> Iterator[str]:
     program = Program(tmp_path_factory.mktemp("peer"))
     yield program.start("run", "--listen", LOOPBACK, "--json").address()
     program.close()
+
+
+@pytest.fixture(scope="module")
+def dht() -> Iterator[str]:
+    """The address of a server of the DHT on loopback."""
+    program = Path(__file__).parents[1] / "sim" / "kad_program.py"
+    process = Process([sys.executable, str(program)], dict(os.environ))
+    yield process.line("/p2p/")
+    process.close()
 
 
 @pytest.fixture

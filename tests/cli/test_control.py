@@ -17,6 +17,7 @@ from isthmus import Multiaddr, PeerId
 from isthmus.node.cli.control_text import (
     connected_line,
     duration,
+    found_lines,
     peers_lines,
     relay_lines,
     status_lines,
@@ -31,9 +32,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "control-api.md").read_text("utf-8"
 
 
 @pytest.fixture
-def running(isthmus):
-    """The program, beside a node that runs with its data directory."""
-    isthmus.daemon = isthmus.start("run", "--json", "--listen", LOOPBACK)
+def running(isthmus, dht):
+    """The program, beside a node that runs with its data directory, and that knows a DHT."""
+    isthmus.daemon = isthmus.start("run", "--json", "--listen", LOOPBACK, "--bootstrap", dht)
     isthmus.address = isthmus.daemon.address()
     return isthmus
 
@@ -251,6 +252,7 @@ def test_every_call_of_the_page_works(running, other):
         "/v1/relay",
         "/v1/keep",
         "/v1/forget",
+        "/v1/find",
     }
     for call in CALLS:
         argv = shlex.split(call)
@@ -327,6 +329,10 @@ def test_a_peers_text_steers_no_terminal():
     assert all(line.isprintable() for line in lines)
     assert lines[1] == "addresses  none: it does not listen, or no interface is up"
     assert "2 open streams" in lines[4]
+    found = {"service": HOSTILE, "peers": [{"peer": peer, "addresses": [HOSTILE] * 5}]}
+    lines = found_lines(found)
+    assert all(line.isprintable() for line in lines)
+    assert lines[-1] == "  and 2 more"
     line = connected_line({"is_new": True, "connection": connection})
     assert line.isprintable()
 

@@ -41,8 +41,19 @@ from isthmus.relay.circuit.wire import (
     Voucher,
 )
 from isthmus.relay.dcutr.machine import Initiator, Responder
-from isthmus.relay.dcutr.wire import MAX_ADDRESSES, HolePunch, HolePunchType
+from isthmus.relay.dcutr.wire import MAX_ADDRESSES as MAX_PUNCHED
+from isthmus.relay.dcutr.wire import HolePunch, HolePunchType
 from isthmus.relay.dcutr.wire import encode as encode_punch
+from isthmus.relay.kad.wire import (
+    MAX_ADDRESSES,
+    MAX_CLOSER,
+    MAX_PROVIDERS,
+    FoundPeer,
+    KadMessage,
+    MessageType,
+    decode,
+    encode,
+)
 from isthmus.transports.core.envelope import (
     PEER_RECORD_DOMAIN,
     PEER_RECORD_TYPE,
@@ -65,6 +76,9 @@ RECORD = (
     + b"\x10\x05\x1a"
     + length_prefixed(b"\x0a" + length_prefixed(bytes(ADDRESS)))
 )
+
+FOUND = FoundPeer(PEER, (ADDRESS, ADDRESS.with_peer(PEER)))
+ANSWER = encode(KadMessage(MessageType.GET_PROVIDERS, b"key", (FOUND, FOUND), (FOUND,)))
 
 CHANGES = st.lists(st.tuples(st.integers(0, 600), st.integers(1, 255)), max_size=4)
 PIECES = st.lists(
@@ -170,7 +184,7 @@ def test_fuzz_dcutr(changes, data, start):
         except P2PError as error:
             assert str(error)  # noqa: PT017 - the only exception that may come
         else:
-            assert punch is None or len(punch.addresses) <= MAX_ADDRESSES
+            assert punch is None or len(punch.addresses) <= MAX_PUNCHED
 
 
 def unframed(data: bytes) -> bytes:
@@ -228,3 +242,27 @@ def test_fuzz_signed_vouchers(payload):
         assert str(error)  # noqa: PT017 - the only exception that may come
     else:
         assert (voucher.relay, voucher.peer) == (PEER, PEER)
+
+
+def read_kad(data: bytes) -> None:
+    try:
+        message = decode(data)
+    except RemoteProtocolError as error:
+        assert str(error)  # noqa: PT017 - the only exception that may come
+        return
+    assert len(message.closer) <= MAX_CLOSER
+    assert len(message.providers) <= MAX_PROVIDERS
+    for found in (*message.closer, *message.providers):
+        assert len(found.addresses) <= MAX_ADDRESSES
+        assert all(each.peer_id is None for each in found.addresses)
+
+
+@given(st.binary(max_size=300))
+def test_fuzz_kad(data):
+    read_kad(data)
+
+
+@given(CHANGES, st.integers(0, len(ANSWER)))
+def test_fuzz_kad_near_the_truth(changes, cut):
+    read_kad(changed(ANSWER, changes))
+    read_kad(changed(ANSWER, changes)[:cut])

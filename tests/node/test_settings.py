@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from isthmus import LimitsConfig, Multiaddr, Node, NodeConfig
+from isthmus import LimitsConfig, Multiaddr, Node, NodeConfig, PeerId
 from isthmus.node.configfile import MAX_PROBLEMS, Schema, compose, is_section, read_toml
 from isthmus.node.configtext import explanation, write_toml
 from isthmus.node.configvalues import MAX_INTEGER
@@ -22,6 +22,7 @@ from isthmus.node.settings import (
     read_settings,
     settings_schema,
 )
+from isthmus.relay.kad.config import KadConfig
 from isthmus.transports.core.errors import ConfigError, ConfigRefused
 from isthmus.transports.lan.config import LanConfig
 from isthmus.transports.upgrade_config import UpgradeConfig
@@ -33,6 +34,7 @@ from isthmus.transports.websocket.config import (
 from isthmus.transports.yamux.config import YamuxConfig
 
 BASE = Path("/etc/isthmus")
+PEER = PeerId.parse("12D3KooWGJAmQyRkvK6Cf7Jr3zhMmtLX2Q8d2hKS9sMLUFWEPTpo")
 
 COUNT = st.integers(1, MAX_INTEGER)
 SECONDS = st.floats(min_value=0, exclude_min=True)
@@ -67,6 +69,17 @@ WEBSOCKET = CERTIFICATES.flatmap(
         max_head_size=st.integers(SMALLEST_HEAD, MAX_INTEGER),
     )
 )
+BOOTSTRAP = LISTEN.map(lambda address: address.with_peer(PEER))
+DHT = st.builds(
+    KadConfig,
+    bootstrap=st.lists(BOOTSTRAP, min_size=1, max_size=3).map(tuple),
+    protocol=TEXT.map(lambda text: f"/{text}"),
+    provide=st.lists(TEXT.filter(lambda text: text and text.isprintable()), max_size=3).map(tuple),
+    parallel=st.integers(1, 10),
+    request_timeout=SECONDS,
+    lookup_timeout=SECONDS,
+    provide_interval=st.floats(min_value=60),
+)
 PARTS = {
     "limits": st.builds(
         LimitsConfig,
@@ -82,6 +95,7 @@ PARTS = {
         peers_per_minute=COUNT,
         max_peers=COUNT,
     ),
+    "dht": DHT,
     "websocket": WEBSOCKET,
     "upgrade": st.builds(
         UpgradeConfig,
@@ -151,7 +165,7 @@ def test_nothing_said_is_what_run_does_by_default():
 
 def test_sections_are_called_as_errors_call_them():
     assert {".".join(place) for place in settings_schema().sections} == {
-        *("node", "services", "lan", "limits", "reconnect", "control"),
+        *("node", "services", "dht", "lan", "limits", "reconnect", "control"),
         *("websocket", "upgrade", "yamux", "privacy", "autonat", "dcutr", "relay", "relays", "log"),
     }
 

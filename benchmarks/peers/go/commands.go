@@ -39,6 +39,7 @@ type arguments struct {
 	Interval  float64
 	Seconds   float64
 	Seed      int64
+	Service   string
 	Size      int
 	Streams   int
 	Upload    uint64

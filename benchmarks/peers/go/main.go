@@ -1,7 +1,7 @@
 // A go-libp2p peer that takes commands: one JSON object a line on stdin, one answer a line on stdout.
 //
 //	peer [--listen MULTIADDR]... [--tls-cert FILE --tls-key FILE] [--tls-ca FILE]
-//	  [--relay LIMITS] [--autonat] [--dcutr] [--private]
+//	  [--relay LIMITS] [--autonat] [--dcutr] [--private] [--kad PROTOCOL]
 package main
 
 import (
@@ -50,6 +50,8 @@ func run() error {
 	flag.BoolVar(&help.autonat, "autonat", false, "serve and ask AutoNAT v2")
 	flag.BoolVar(&help.dcutr, "dcutr", false, "punch holes")
 	flag.BoolVar(&help.private, "private", false, "take private addresses for public ones, where these three ask")
+	var book directory
+	flag.StringVar(&book.protocol, "kad", "", "serve the Kademlia DHT that speaks this `protocol`")
 	flag.Parse()
 	if len(listen) == 0 {
 		listen = []string{defaultListen}
@@ -62,7 +64,11 @@ func run() error {
 	if err := help.start(h); err != nil {
 		return err
 	}
+	if err := book.start(h); err != nil {
+		return err
+	}
 	maps.Copy(commands, help.commands())
+	maps.Copy(commands, book.commands())
 	if err := announce(h); err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 // A js-libp2p peer that takes commands: one JSON object a line on stdin, one answer a line on stdout.
 //   node peer.mjs [--listen MULTIADDR]... [--mdns] [--tls-cert FILE --tls-key FILE] [--tls-ca FILE]
-//     [--relay LIMITS] [--autonat] [--dcutr]
+//     [--relay LIMITS] [--autonat] [--dcutr] [--kad PROTOCOL]
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { getCACertificates, setDefaultCACertificates } from 'node:tls'
@@ -15,6 +15,7 @@ import { webSockets } from '@libp2p/websockets'
 import { createLibp2p } from 'libp2p'
 import { benches } from './bench.mjs'
 import { commands } from './commands.mjs'
+import { kad, kadService } from './kad.mjs'
 import { serve } from './protocols.mjs'
 import { reach, reachServices } from './reach.mjs'
 
@@ -29,6 +30,7 @@ const { values: given } = parseArgs({
     relay: { type: 'string' },
     autonat: { type: 'boolean' },
     dcutr: { type: 'boolean' },
+    kad: { type: 'string' },
     'tls-cert': { type: 'string' },
     'tls-key': { type: 'string' },
     'tls-ca': { type: 'string' }
@@ -56,7 +58,8 @@ const node = await createLibp2p({
     // One identify stream at a time each way is js's default; the command runs beside the automatic one.
     identify: identify({ maxInboundStreams: 16, maxOutboundStreams: 16 }),
     ping: ping({ maxInboundStreams: 16, maxOutboundStreams: 16 }),
-    ...reachServices(given)
+    ...reachServices(given),
+    ...kadService(given)
   }
   // The connection monitor stays as it is: it pings every 10 s and aborts a connection that is silent.
 })
@@ -80,7 +83,7 @@ function say (message) {
 async function answer (line) {
   const { id, do: name, ...options } = JSON.parse(line)
   try {
-    const command = commands[name] ?? benches[name] ?? reach[name]
+    const command = commands[name] ?? benches[name] ?? reach[name] ?? kad[name]
     if (command == null) {
       throw Object.assign(new Error(`no command ${name}`), { name: 'UnknownCommand' })
     }

@@ -329,6 +329,22 @@ async def test_a_node_does_not_keep_itself(path):
         assert len(node.links) == len(node.stores.kept) == 0
 
 
+async def test_find_without_a_dht(path):
+    async with controlled(path) as (_, client):
+        with pytest.raises(ControlError, match="no DHT is configured") as caught:
+            await client.post("/v1/find", {"service": "chat"})
+        assert (caught.value.status, caught.value.kind) == (400, "ConfigError")
+        for values, why in (
+            ({}, "'service' must be a text"),
+            ({"service": "chat", "limit": 101}, "'limit' must be a whole number"),
+            ({"service": "chat", "limit": 0}, "'limit' must be a whole number"),
+            ({"service": "a\x00b"}, "the name of a service"),
+        ):
+            with pytest.raises(ControlError, match=why) as caught:
+                await client.post("/v1/find", values)
+            assert caught.value.status == 400
+
+
 async def test_a_get_changes_nothing(path):
     gets = [each for each in ENDPOINTS if each.method == "GET" and each.path != "/v1/events"]
     async with controlled(path) as (node, client), Node() as other:

@@ -31,12 +31,14 @@ from isthmus.node.events import (
     PeerIdentified,
     PeerOffline,
     PeerOnline,
+    ProvidingFailed,
     ReachabilityChanged,
     RelayLost,
     RelayRefused,
     RelayReservationEnded,
     RelayReservationMade,
     RelayReserved,
+    ServiceProvided,
     StoreDegraded,
     StoreRecovered,
     StreamRefused,
@@ -78,6 +80,8 @@ EVENTS = [
     PeerOffline(PEER, "it broke"),
     StoreDegraded(Path("/d/x"), "no room"),
     StoreRecovered(Path("/d/x")),
+    ServiceProvided("chat", 20),
+    ProvidingFailed("chat", "why"),
     EventsLost(3),
 ]
 

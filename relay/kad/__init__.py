@@ -1,0 +1,1 @@
+"""The Kademlia DHT, as a client: it asks and announces, and never serves."""
