@@ -70,8 +70,14 @@ class Silences:
         self.last_until = -inf
         """Until when a path to there ranks last."""
 
-    def add(self, now: float) -> None:
-        """Note one more."""
+    def add(self, now: float, *, heard_at: float) -> None:
+        """Note that a path to there is silent that was last heard at `heard_at`.
+
+        Several connections to one place fall silent together, and not all are noticed at once:
+        what was not heard since the last silence is still that one.
+        """
+        if heard_at < self._last:
+            return
         if now - self._last < MEMORY:
             self.last_until = now + LAST_FOR
         self._last = now
@@ -84,6 +90,7 @@ class Path:
         "_bad_since",
         "_better_since",
         "_good_since",
+        "_heard_at",
         "_silences",
         "close_at",
         "dialled",
@@ -105,6 +112,7 @@ class Path:
         dialled: bool,
         is_preferred: bool,
         number: int,
+        now: float,
     ) -> None:
         self.rank = rank
         self.limited = limited
@@ -116,6 +124,7 @@ class Path:
         self.is_demoted = False
         self.close_at: float | None = None
         self._silences = silences
+        self._heard_at = now
         self._bad_since: float | None = None
         self._good_since: float | None = None
         self._better_since: float | None = None
@@ -133,15 +142,17 @@ class Path:
         """Note that it does not answer."""
         if not self.is_suspect:
             self.is_suspect = True
-            self._silences.add(now)
+            self._silences.add(now, heard_at=self._heard_at)
 
-    def answered(self) -> None:
+    def answered(self, now: float) -> None:
         """Note that it answers again."""
         self.is_suspect = False
+        self._heard_at = now
 
     def measured(self, now: float, rtt: float, loss: float | None, next_rtt: float | None) -> None:
         """Take a round trip in seconds, the share lost, and the round trip of the next path."""
         self.rtt = rtt
+        self._heard_at = now
         lossy = loss is not None and loss > MAX_LOSS
         far = next_rtt is not None and rtt > FAR * next_rtt and rtt > next_rtt + MIN_LESS
         if lossy or far:

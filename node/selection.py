@@ -105,6 +105,7 @@ class Selection(Generic[Key]):
             dialled=dialled,
             is_preferred=dialled is self._is_local_lower,
             number=self._added,
+            now=now,
         )
         self._choose(now, added=key)
 
@@ -123,7 +124,7 @@ class Selection(Generic[Key]):
     def answered(self, key: Key, now: float) -> None:
         """Note that a connection answers again."""
         if path := self._paths.get(key):
-            path.answered()
+            path.answered(now)
             self._choose(now)
 
     def measured(self, key: Key, now: float, rtt: float, loss: float | None = None) -> None:

@@ -23,9 +23,15 @@ MINUTES = 10
 STEP = 0.5
 
 
-def path(rank=Rank.DIRECT, silences=None):
+def path(rank=Rank.DIRECT, silences=None, *, now=0):
     return Path(
-        rank, silences or Silences(), limited=False, dialled=True, is_preferred=True, number=1
+        rank,
+        silences or Silences(),
+        limited=False,
+        dialled=True,
+        is_preferred=True,
+        number=1,
+        now=now,
     )
 
 
@@ -57,7 +63,7 @@ def test_kinds_come_first_and_then_what_is_suspect_demoted_or_unsteady():
     lan, relay = paths[0], paths[-1]
     lan.suspect(0)
     assert relay.score(0) < lan.score(0)
-    lan.answered()
+    lan.answered(0)
     assert lan.score(0) < relay.score(0)
 
 
@@ -67,18 +73,38 @@ def test_a_second_silence_within_five_minutes_ranks_last_for_five():
     one.suspect(0)
     one.suspect(1)  # the same silence
     assert one.changes_at(1) == inf
-    one.answered()
+    one.answered(2)
     assert one.score(2) < path(Rank.RELAY).score(2)
-    again = path(Rank.LAN, silences)  # a new connection to the same place
+    again = path(Rank.LAN, silences, now=2)  # a new connection to the same place
     again.suspect(MEMORY - 1)
-    again.answered()
+    again.answered(MEMORY)
     assert path(Rank.RELAY).score(MEMORY) < again.score(MEMORY)
     assert again.changes_at(MEMORY) == MEMORY - 1 + LAST_FOR
     assert again.score(MEMORY - 1 + LAST_FOR) < path(Rank.RELAY).score(1e9)
-    late = path(Rank.LAN, silences)
+    late = path(Rank.LAN, silences, now=MEMORY)
     late.suspect(2 * MEMORY)
-    late.answered()
+    late.answered(2 * MEMORY)
     assert late.score(2 * MEMORY) < path(Rank.RELAY).score(0)
+
+
+def test_connections_that_fall_silent_together_are_one_silence():
+    selection: Selection[str] = Selection(is_local_lower=True)
+    for key, rank in (("mine", Rank.LAN), ("theirs", Rank.LAN), ("relay", Rank.RELAY)):
+        selection.add(key, rank, dialled=key == "mine", limited=False, now=0, place=rank)
+    for key, now in (("mine", 10), ("theirs", 35)):  # the idle one is probed later
+        selection.suspect(key, now)
+    assert selection.best() == "relay"
+    for key in ("theirs", "mine"):
+        selection.answered(key, 40)
+    assert selection.best() in ("mine", "theirs")
+    # What was measured since is another one.
+    selection.suspect("theirs", 500)
+    selection.measured("mine", 510, 0.001)
+    assert selection.best() == "mine"
+    selection.suspect("mine", 520)
+    for key in ("theirs", "mine"):
+        selection.answered(key, 530)
+    assert selection.best() == "relay"
 
 
 @pytest.mark.parametrize(("rtt", "loss"), [(0.11, None), (0.001, 0.11)], ids=["far", "lossy"])
