@@ -88,7 +88,6 @@ class Path:
 
     __slots__ = (
         "_bad_since",
-        "_better_since",
         "_good_since",
         "_heard_at",
         "_silences",
@@ -127,7 +126,6 @@ class Path:
         self._heard_at = now
         self._bad_since: float | None = None
         self._good_since: float | None = None
-        self._better_since: float | None = None
 
     def score(self, now: float) -> Score:
         """Return what it is worth now."""
@@ -164,11 +162,6 @@ class Path:
             self._good_since = now if self._good_since is None else self._good_since
             self.is_demoted = self.is_demoted and now - self._good_since < GOOD_FOR
 
-    def has_been_better(self, now: float, rtt: float | None) -> bool:
-        """Say whether it has been better than a path with that round trip for long enough."""
-        if rtt is None or self.rtt is None or not is_less(self.rtt, rtt):
-            self._better_since = None
-            return False
-        if self._better_since is None:
-            self._better_since = now
-        return now - self._better_since >= BETTER_FOR
+    def is_nearer(self, rtt: float | None) -> bool:
+        """Say whether its round trip is shorter than that of another path by what counts."""
+        return rtt is not None and self.rtt is not None and is_less(self.rtt, rtt)

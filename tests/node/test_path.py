@@ -152,6 +152,29 @@ def test_within_a_kind_only_a_much_shorter_round_trip_for_long_moves(near, far, 
     assert found == ((BETTER_FOR, "far") if moves else None)
 
 
+def test_a_nearer_path_that_was_silent_meanwhile_begins_anew():
+    selection = both(Rank.DIRECT, Rank.DIRECT, rtts=(0.1, 0.1))
+    assert measure(selection, "far", 0.01, 0, 20) is None
+    selection.suspect("far", 21)
+    selection.answered("far", 40)
+    assert measure(selection, "far", 0.01, 40, 40 + BETTER_FOR) == (40 + BETTER_FOR, "far")
+
+
+def test_what_is_nearer_than_the_unlimited_path_need_not_be_than_the_best():
+    selection: Selection[str] = Selection(is_local_lower=True)
+    selection.add("limited", Rank.RELAY, dialled=True, limited=True, now=0)
+    selection.measured("limited", 0, 0.01)
+    for key, rtt in (("far", 0.3), ("near", 0.02)):
+        selection.add(key, Rank.RELAY, dialled=True, limited=False, now=0)
+        selection.measured(key, 0, rtt)
+    assert selection.best() == "limited"
+    assert selection.best(allow_limited=False) == "far"
+    for now in range(1, int(BETTER_FOR) + 1):
+        selection.measured("near", now, 0.02)
+    assert selection.best() == "limited"
+    assert selection.best(allow_limited=False) == "near"
+
+
 def test_of_several_that_are_left_the_shortest_is_taken():
     selection = both(rtts=(0.001, 0.2))
     selection.add("third", Rank.DIRECT, dialled=True, limited=False, now=0)
