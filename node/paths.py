@@ -156,8 +156,7 @@ class Paths:
         async with anyio.create_task_group() as tasks:
             while True:
                 self._poke = anyio.Event()
-                now = anyio.current_time()
-                self._sleeps_until = self._next_timeout(now)
+                self._sleeps_until = self._next_timeout()
                 with anyio.CancelScope(deadline=self._sleeps_until):
                     await self._poke.wait()
                 now = anyio.current_time()
@@ -259,11 +258,11 @@ class Paths:
                 self._beating.pop(entry, None)
             else:
                 self._watch(entry, pulse)
-        due = selection.next_timeout(now)
+        due = selection.next_timeout()
         self._keep(inf if due is None else due)
 
     def _close_needless(self, peer: PeerId, selection: Selection[Entry], now: float) -> None:
-        due = selection.next_timeout(now)
+        due = selection.next_timeout()
         if due is None or now < due:
             return
         for entry in selection.handle_timeout(now, Entry.is_busy):
@@ -321,9 +320,9 @@ class Paths:
 
     # Time
 
-    def _next_timeout(self, now: float) -> float:
+    def _next_timeout(self) -> float:
         times = [pulse.next_timeout() for pulse in self._beating.values()]
-        times += [each.next_timeout(now) or inf for each in self._several.values()]
+        times += [each.next_timeout() or inf for each in self._several.values()]
         times.append(self._upgrades.next_timeout())
         return min(times)
 

@@ -75,6 +75,7 @@ class Selection(Generic[Key]):
         self._leaving: set[Key] = set()
         self._silences: OrderedDict[Hashable, Silences] = OrderedDict()
         self._added = 0
+        self._chosen_at = -inf
         self._best: _Choice[Key] = _Choice()
         self._best_unlimited: _Choice[Key] = _Choice()
         self._move: Move[Key] | None = None
@@ -160,11 +161,11 @@ class Selection(Generic[Key]):
         move, self._move = self._move, None
         return move
 
-    def next_timeout(self, now: float) -> float | None:
+    def next_timeout(self) -> float | None:
         """Return when `handle_timeout` has something to decide."""
         if len(self._paths) < 2:
             return None
-        times = [path.changes_at(now) for path in self._paths.values()]
+        times = [path.changes_at(self._chosen_at) for path in self._paths.values()]
         times += [path.close_at for path in self._paths.values() if path.close_at is not None]
         return None if (due := min(times)) == inf else due
 
@@ -206,6 +207,7 @@ class Selection(Generic[Key]):
         return min(others, key=lambda each: (each.score(now), each.number)).rtt
 
     def _choose(self, now: float, *, added: Key | None = None) -> None:
+        self._chosen_at = now
         before = self._best.key
         self._pick(self._best, self._paths, added, now)
         unlimited = {key: path for key, path in self._paths.items() if not path.limited}

@@ -203,7 +203,7 @@ def test_the_unlimited_path_in_use_is_not_closed():
     selection.suspect("direct", 1)
     assert selection.best() == "relay"
     assert selection.best(allow_limited=False) == "direct"
-    assert selection.next_timeout(1) is None
+    assert selection.next_timeout() is None
 
 
 def test_places_are_bounded():
@@ -273,7 +273,7 @@ def test_ten_minutes_of_cuts(cuts):
         selection.answered("near", now)
         back = selection.take_move()
         if back is None:
-            due = selection.next_timeout(now)
+            due = selection.next_timeout()
             if due < now + stands:
                 selection.handle_timeout(due, lambda _: True)
         now += stands

@@ -8,7 +8,7 @@ import pytest
 from isthmus.node.events import ConnectionEnded, LinkChanged, PathChanged
 from isthmus.node.link import LinkState
 from isthmus.node.liveness import MIN_PATIENCE, PROBE_INTERVAL, SILENCE
-from isthmus.node.path import Rank
+from isthmus.node.path import LAST_FOR, Rank
 from isthmus.node.selection import rank_of
 from isthmus.node.upgrades import MIN_DELAY, SETTLE_TIME
 from isthmus.transports.core.errors import ConnectionClosed, DialError
@@ -227,6 +227,25 @@ async def test_a_path_left_twice_is_not_taken_again_for_a_while():
             await anyio.sleep(200)
             assert two.best is two.new
         assert len(two.moves()) == 4
+
+
+async def test_a_path_that_stood_by_is_taken_again_as_soon_as_its_time_is_over():
+    async with running() as it:
+        two = await Two(it, side=Side.LISTENER).start()
+        await it.connect(WAN, fresh=True)
+        with it.swarm.attend(two.lan):
+            for _ in range(2):
+                two.cut()
+                await anyio.sleep(2)
+                two.restore(with_new=False)
+                await anyio.sleep(2)
+            assert two.best is two.wan
+            last_until = anyio.current_time() - 4 + NOTICED + LAST_FOR
+        await anyio.sleep(last_until - 1 - anyio.current_time())
+        assert two.best is two.wan
+        await anyio.sleep(1)
+        assert two.best is two.lan
+        assert it.told(PathChanged)[-1].reason == "it is a better kind of path"
 
 
 async def test_what_runs_on_one_that_has_ended_is_not_watched():
