@@ -294,6 +294,13 @@ class Paths:
         return selection.would_gain(rank, place, now)
 
     async def _look_for_better(self, peer: PeerId) -> None:
+        try:
+            await self._look(peer)
+        finally:
+            self._upgrades.ended(peer, anyio.current_time())
+            self._keep(self._upgrades.next_timeout())
+
+    async def _look(self, peer: PeerId) -> None:
         selection = self._selections.get(peer)
         now = anyio.current_time()
         if selection is None:
@@ -301,12 +308,9 @@ class Paths:
             return
         addresses = self._better(peer, selection, now)
         if not addresses:
-            # Those of a place that comes and goes have their turn later.
-            if self._better(peer, selection, inf):
-                self._upgrades.ended(peer, now)
-            else:
+            # Those of a place that comes and goes, or is lossy, have their turn later.
+            if not self._better(peer, selection, inf):
                 self._upgrades.forget(peer)
-            self._keep(self._upgrades.next_timeout())
             return
         is_lan = all(self._rank_of(each) is Rank.LAN for each in addresses)
         try:
@@ -314,9 +318,6 @@ class Paths:
                 await self._dial(peer, addresses)
         except _FAILURES as error:
             logger.debug("no better path to %s: %s", peer, error)
-        finally:
-            self._upgrades.ended(peer, anyio.current_time())
-            self._keep(self._upgrades.next_timeout())
 
     # Time
 
