@@ -227,10 +227,10 @@ class Swarm:
         key: Hashable = object() if fresh else target.peer or target.addresses
         dial = self._dials.get(key)
         if dial is None or dial.is_finished or dial.scope.cancel_called:
-            dial = self._start_dial(key, target, side, priority)
+            how = (is_quiet, is_extra)
+            dial = self._start_dial(key, target, side, priority, how)
         dial.add(target.addresses, self.rank_of)
         dial.is_quiet = dial.is_quiet and is_quiet
-        dial.is_extra = is_extra
         self._table.hurry_dial(dial, priority)
         return await dial.wait()
 
@@ -316,10 +316,14 @@ class Swarm:
                 return entry.connection
         return None
 
-    def _start_dial(self, key: Hashable, target: Target, side: Side, priority: Priority) -> Dial:
+    def _start_dial(
+        self, key: Hashable, target: Target, side: Side, priority: Priority, how: tuple[bool, bool]
+    ) -> Dial:
         if self._tasks is None:
             raise LocalProtocolError("the node is not running")
         dial = self._dials[key] = Dial(target.peer, anyio.current_time())
+        # Before it asks for a place, which may be refused at once.
+        dial.is_quiet, dial.is_extra = how
         if not target.addresses and target.peer is not None:
             dial.add(self._peers.addresses(target.peer), self.rank_of)
             by_id = Multiaddr((Component("p2p", bytes(target.peer)),))
@@ -544,9 +548,11 @@ class Swarm:
                 case DialAllowed(dial):
                     self._turns[dial].set()
                 case DialRefused(dial, error):
-                    self._publish(DialFailed(dial.peer, str(error)))
+                    if not dial.is_quiet:
+                        self._publish(DialFailed(dial.peer, str(error)))
                     dial.fail(error)
-                    self._keep_report(dial.report(anyio.current_time()))
+                    if not dial.is_extra:
+                        self._keep_report(dial.report(anyio.current_time()))
                     self._turns[dial].set()
         self._keep(self._table.next_timeout())
 
