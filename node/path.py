@@ -29,7 +29,8 @@ BETTER_FOR = 30.0
 """Seconds for which a path of the same worth must be better to be moved to."""
 
 MEMORY = 300.0
-"""Seconds in which a path that falls silent a second time is one that comes and goes."""
+"""Seconds in which a path that falls silent a second time is one that comes and goes, and for which
+a way that lost its class is remembered without a connection."""
 
 LAST_FOR = 300.0
 """Seconds for which such a path ranks last."""
@@ -63,12 +64,18 @@ class Score(NamedTuple):
 class Silences:
     """When the paths to one place fell silent; it outlives the connections there."""
 
-    __slots__ = ("_last", "last_until")
+    __slots__ = ("_last", "demoted_at", "last_until")
 
     def __init__(self) -> None:
         self._last = -inf
         self.last_until = -inf
         """Until when a path to there ranks last."""
+        self.demoted_at = -inf
+        """When one to there was last seen without its class."""
+
+    def is_demoted(self, now: float) -> bool:
+        """Say whether a new path to there begins without its class: the way is the same."""
+        return now - self.demoted_at < MEMORY
 
     def add(self, now: float, *, heard_at: float) -> None:
         """Note that a path to there is silent that was last heard at `heard_at`.
@@ -120,7 +127,7 @@ class Path:
         self.number = number
         self.rtt: float | None = None
         self.is_suspect = False
-        self.is_demoted = False
+        self.is_demoted = silences.is_demoted(now)
         self.close_at: float | None = None
         self._silences = silences
         self._heard_at = now
@@ -161,6 +168,7 @@ class Path:
             self._bad_since = None
             self._good_since = now if self._good_since is None else self._good_since
             self.is_demoted = self.is_demoted and now - self._good_since < GOOD_FOR
+        self._silences.demoted_at = now if self.is_demoted else -inf
 
     def is_nearer(self, rtt: float | None) -> bool:
         """Say whether its round trip is shorter than that of another path by what counts."""

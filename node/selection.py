@@ -153,7 +153,10 @@ class Selection(Generic[Key]):
             return True
         silences = self._silences.get(place)
         comes_and_goes = silences is not None and now < silences.last_until
-        new = Score(is_suspect=False, comes_and_goes=comes_and_goes, is_demoted=False, rank=rank)
+        is_demoted = silences is not None and silences.is_demoted(now)
+        new = Score(
+            is_suspect=False, comes_and_goes=comes_and_goes, is_demoted=is_demoted, rank=rank
+        )
         return new < best.score(now)
 
     def take_move(self) -> Move[Key] | None:

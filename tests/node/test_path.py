@@ -220,6 +220,27 @@ def test_places_are_bounded():
     assert not selection.would_gain(Rank.LAN, MAX_PLACES, 3)
 
 
+def test_the_places_forgotten_are_those_not_used_for_longest():
+    selection: Selection[int] = Selection(is_local_lower=True)
+    for number in range(MAX_PLACES):
+        selection.add(number, Rank.DIRECT, dialled=True, limited=False, now=0, place=number)
+    for now in (1, 3):
+        selection.suspect(0, now)
+        selection.answered(0, now + 1)
+    for number in (MAX_PLACES, MAX_PLACES + 1):  # place 0 is the oldest, and used anew
+        selection.add(-number, Rank.DIRECT, dialled=True, limited=False, now=4, place=0)
+        selection.add(number, Rank.DIRECT, dialled=True, limited=False, now=4, place=number)
+    assert not selection.would_gain(Rank.LAN, 0, 5)
+
+
+def test_a_path_that_does_not_answer_is_no_measure_for_others():
+    selection = both()
+    selection.suspect("far", 0)
+    assert measure(selection, "near", 0.11, 0, 2 * BAD_FOR) is None
+    selection.answered("far", 2 * BAD_FOR)
+    assert selection.best() == "near"
+
+
 CHANGES = st.lists(
     st.tuples(
         st.floats(0.5, 90.0),

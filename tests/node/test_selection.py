@@ -86,6 +86,15 @@ def test_both_sides_of_crossed_dials_choose_what_the_lower_id_dialled(order):
         assert selection.best() == winner
 
 
+def test_of_what_is_left_that_which_both_sides_prefer_is_taken():
+    selection: Selection[str] = Selection(is_local_lower=True)
+    selection.add("lan", Rank.LAN, dialled=True, limited=False, now=0)
+    for key in ("theirs", "mine"):
+        selection.add(key, Rank.DIRECT, dialled=key == "mine", limited=False, now=0)
+    selection.remove("lan", 1)
+    assert selection.best() == "mine"
+
+
 def test_only_what_this_side_dialled_is_closed():
     selection: Selection[str] = Selection(is_local_lower=False)
     selection.add("mine", Rank.DIRECT, dialled=True, limited=False, now=0)
