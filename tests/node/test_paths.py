@@ -339,7 +339,8 @@ async def test_what_carries_a_stream_is_not_closed():
         await anyio.sleep(2 * CLOSE_AFTER)
         assert not two.wan.is_drained
         two.wan.streams = 0
-        await anyio.sleep(RECHECK_AFTER)
+        # Of what is due at the same instant either may come first.
+        await anyio.sleep(RECHECK_AFTER + 0.1)
         assert two.wan.is_drained
 
 
