@@ -118,6 +118,17 @@ def test_a_class_is_lost_after_a_while_and_regained_after_a_longer_one(rtt, loss
     assert measure(selection, "near", rtt, 56, 56 + BAD_FOR - STEP, loss) is None
 
 
+def test_a_new_connection_to_a_place_has_the_class_that_the_way_there_has():
+    silences = Silences()
+    lossy = path(Rank.LAN, silences)
+    for now in (0, BAD_FOR):
+        lossy.measured(now, 0.001, 0.2, None)
+    assert path(Rank.LAN, silences, now=BAD_FOR + 1).is_demoted
+    for now in (10, 10 + GOOD_FOR):
+        lossy.measured(now, 0.001, 0.0, None)
+    assert not path(Rank.LAN, silences, now=11 + GOOD_FOR).is_demoted
+
+
 @pytest.mark.parametrize("rtt", [0.09, 0.0999])
 def test_what_is_not_five_times_as_far_keeps_its_class(rtt):
     assert measure(both(), "near", rtt, 0, 60) is None
