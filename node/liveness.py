@@ -123,7 +123,10 @@ class Pulse:
         if last_received_at > self._asked_at:
             # The answer is late, but it lives: the answer has that long again.
             self._asked_at = last_received_at
-            return self._revive()
+            if now - last_received_at < self._patience:
+                return self._revive()
+            # It lived and has fallen silent again: what is suspect stays so.
+            return None
         if self.is_suspect:
             return Beat.SILENT
         self.is_suspect = True

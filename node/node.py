@@ -12,7 +12,6 @@ from ..relay.circuit.addresses import CIRCUIT
 from ..transports.core.errors import (
     ConnectionClosed,
     DialError,
-    LimitExceeded,
     LocalProtocolError,
     unwrap_group,
 )
@@ -127,7 +126,6 @@ class Node:
             negotiation_timeout=self.config.negotiation_timeout,
             streams=InboundStreams(self.config.limits, self._standing),
             publish=self._events.publish,
-            on_refusal=lambda *refusal: self._swarm.refused_stream(*refusal),
             on_change=self._on_protocols,
         )
         self.links = Links(
@@ -455,6 +453,7 @@ class Node:
             standing=self._standing,
             is_wanted=self._is_wanted,
         )
+        self._router.on_refusal = self._swarm.refused_stream
         self._make_help(networks)
         for transport in chosen:
             transport.attach(self)

@@ -29,7 +29,8 @@ BETTER_FOR = 30.0
 """Seconds for which a path of the same worth must be better to be moved to."""
 
 MEMORY = 300.0
-"""Seconds in which a path that falls silent a second time is one that comes and goes."""
+"""Seconds in which a path that falls silent a second time is one that comes and goes, and for which
+a way that lost its class is remembered without a connection."""
 
 LAST_FOR = 300.0
 """Seconds for which such a path ranks last."""
@@ -63,15 +64,27 @@ class Score(NamedTuple):
 class Silences:
     """When the paths to one place fell silent; it outlives the connections there."""
 
-    __slots__ = ("_last", "last_until")
+    __slots__ = ("_last", "demoted_at", "last_until")
 
     def __init__(self) -> None:
         self._last = -inf
         self.last_until = -inf
         """Until when a path to there ranks last."""
+        self.demoted_at = -inf
+        """When one to there was last seen without its class."""
 
-    def add(self, now: float) -> None:
-        """Note one more."""
+    def is_demoted(self, now: float) -> bool:
+        """Say whether a new path to there begins without its class: the way is the same."""
+        return now - self.demoted_at < MEMORY
+
+    def add(self, now: float, *, heard_at: float) -> None:
+        """Note that a path to there is silent that was last heard at `heard_at`.
+
+        Several connections to one place fall silent together, and not all are noticed at once:
+        what was not heard since the last silence is still that one.
+        """
+        if heard_at < self._last:
+            return
         if now - self._last < MEMORY:
             self.last_until = now + LAST_FOR
         self._last = now
@@ -82,8 +95,8 @@ class Path:
 
     __slots__ = (
         "_bad_since",
-        "_better_since",
         "_good_since",
+        "_heard_at",
         "_silences",
         "close_at",
         "dialled",
@@ -105,6 +118,7 @@ class Path:
         dialled: bool,
         is_preferred: bool,
         number: int,
+        now: float,
     ) -> None:
         self.rank = rank
         self.limited = limited
@@ -113,12 +127,12 @@ class Path:
         self.number = number
         self.rtt: float | None = None
         self.is_suspect = False
-        self.is_demoted = False
+        self.is_demoted = silences.is_demoted(now)
         self.close_at: float | None = None
         self._silences = silences
+        self._heard_at = now
         self._bad_since: float | None = None
         self._good_since: float | None = None
-        self._better_since: float | None = None
 
     def score(self, now: float) -> Score:
         """Return what it is worth now."""
@@ -133,15 +147,17 @@ class Path:
         """Note that it does not answer."""
         if not self.is_suspect:
             self.is_suspect = True
-            self._silences.add(now)
+            self._silences.add(now, heard_at=self._heard_at)
 
-    def answered(self) -> None:
+    def answered(self, now: float) -> None:
         """Note that it answers again."""
         self.is_suspect = False
+        self._heard_at = now
 
     def measured(self, now: float, rtt: float, loss: float | None, next_rtt: float | None) -> None:
         """Take a round trip in seconds, the share lost, and the round trip of the next path."""
         self.rtt = rtt
+        self._heard_at = now
         lossy = loss is not None and loss > MAX_LOSS
         far = next_rtt is not None and rtt > FAR * next_rtt and rtt > next_rtt + MIN_LESS
         if lossy or far:
@@ -152,12 +168,8 @@ class Path:
             self._bad_since = None
             self._good_since = now if self._good_since is None else self._good_since
             self.is_demoted = self.is_demoted and now - self._good_since < GOOD_FOR
+        self._silences.demoted_at = now if self.is_demoted else -inf
 
-    def has_been_better(self, now: float, rtt: float | None) -> bool:
-        """Say whether it has been better than a path with that round trip for long enough."""
-        if rtt is None or self.rtt is None or not is_less(self.rtt, rtt):
-            self._better_since = None
-            return False
-        if self._better_since is None:
-            self._better_since = now
-        return now - self._better_since >= BETTER_FOR
+    def is_nearer(self, rtt: float | None) -> bool:
+        """Say whether its round trip is shorter than that of another path by what counts."""
+        return rtt is not None and self.rtt is not None and is_less(self.rtt, rtt)

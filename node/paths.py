@@ -156,8 +156,7 @@ class Paths:
         async with anyio.create_task_group() as tasks:
             while True:
                 self._poke = anyio.Event()
-                now = anyio.current_time()
-                self._sleeps_until = self._next_timeout(now)
+                self._sleeps_until = self._next_timeout()
                 with anyio.CancelScope(deadline=self._sleeps_until):
                     await self._poke.wait()
                 now = anyio.current_time()
@@ -257,11 +256,11 @@ class Paths:
             if pulse.is_compared is not is_one_of_several:
                 pulse.compare(now, is_one_of_several=is_one_of_several)
                 self._watch(entry, pulse)
-        due = selection.next_timeout(now)
+        due = selection.next_timeout()
         self._keep(inf if due is None else due)
 
     def _close_needless(self, peer: PeerId, selection: Selection[Entry], now: float) -> None:
-        due = selection.next_timeout(now)
+        due = selection.next_timeout()
         if due is None or now < due:
             return
         for entry in selection.handle_timeout(now, Entry.is_busy):
@@ -293,6 +292,13 @@ class Paths:
         return selection.would_gain(rank, place, now)
 
     async def _look_for_better(self, peer: PeerId) -> None:
+        try:
+            await self._look(peer)
+        finally:
+            self._upgrades.ended(peer, anyio.current_time())
+            self._keep(self._upgrades.next_timeout())
+
+    async def _look(self, peer: PeerId) -> None:
         selection = self._selections.get(peer)
         now = anyio.current_time()
         if selection is None:
@@ -300,12 +306,9 @@ class Paths:
             return
         addresses = self._better(peer, selection, now)
         if not addresses:
-            # Those of a place that comes and goes have their turn later.
-            if self._better(peer, selection, inf):
-                self._upgrades.ended(peer, now)
-            else:
+            # Those of a place that comes and goes, or is lossy, have their turn later.
+            if not self._better(peer, selection, inf):
                 self._upgrades.forget(peer)
-            self._keep(self._upgrades.next_timeout())
             return
         is_lan = all(self._rank_of(each) is Rank.LAN for each in addresses)
         try:
@@ -313,15 +316,12 @@ class Paths:
                 await self._dial(peer, addresses)
         except _FAILURES as error:
             logger.debug("no better path to %s: %s", peer, error)
-        finally:
-            self._upgrades.ended(peer, anyio.current_time())
-            self._keep(self._upgrades.next_timeout())
 
     # Time
 
-    def _next_timeout(self, now: float) -> float:
+    def _next_timeout(self) -> float:
         times = [pulse.next_timeout() for pulse in self._beating.values()]
-        times += [each.next_timeout(now) or inf for each in self._several.values()]
+        times += [each.next_timeout() or inf for each in self._several.values()]
         times.append(self._upgrades.next_timeout())
         return min(times)
 

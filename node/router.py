@@ -68,7 +68,6 @@ class Router:
         negotiation_timeout: float,
         streams: InboundStreams,
         publish: Callable[[NodeEvent], None],
-        on_refusal: Callable[[Connection, LimitExceeded], None],
         on_change: Callable[[], None],
     ) -> None:
         self.first_error: BaseException | None = None
@@ -76,7 +75,8 @@ class Router:
         self._negotiation_timeout = negotiation_timeout
         self._streams = streams
         self._publish = publish
-        self._on_refusal = on_refusal
+        self.on_refusal: Callable[[Connection, LimitExceeded], None] = lambda *_: None
+        """Told of each stream that was refused because of a limit; set by the owner."""
         self._on_change = on_change
         self._table: dict[str, Registration] = {}
         self._limited_table: dict[str, Registration] = {}
@@ -128,7 +128,7 @@ class Router:
                     streams.enter(peer)
                 except LimitExceeded as refusal:
                     stream.reset(StreamCode.RESOURCE_LIMIT_EXCEEDED)
-                    self._on_refusal(connection, refusal)
+                    self.on_refusal(connection, refusal)
                     continue
                 if not idle:
                     tasks.start_soon(work)

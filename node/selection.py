@@ -8,11 +8,11 @@ Sans-IO: connections are opaque keys. Call `add` and `remove` as they come and g
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .path import Path, Rank, Score, Silences, is_less
+from .path import BETTER_FOR, Path, Rank, Score, Silences, is_less
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -53,6 +53,14 @@ class Move(Generic[Key]):
     reason: str
 
 
+@dataclass(slots=True)
+class _Choice(Generic[Key]):
+    """The connection in use for some purpose, and since when others of its worth are nearer."""
+
+    key: Key | None = None
+    nearer_since: dict[Key, float] = field(default_factory=dict)
+
+
 class Selection(Generic[Key]):
     """The connections to one peer.
 
@@ -67,8 +75,9 @@ class Selection(Generic[Key]):
         self._leaving: set[Key] = set()
         self._silences: OrderedDict[Hashable, Silences] = OrderedDict()
         self._added = 0
-        self._best: Key | None = None
-        self._best_unlimited: Key | None = None
+        self._chosen_at = -inf
+        self._best: _Choice[Key] = _Choice()
+        self._best_unlimited: _Choice[Key] = _Choice()
         self._move: Move[Key] | None = None
 
     def __len__(self) -> int:
@@ -105,6 +114,7 @@ class Selection(Generic[Key]):
             dialled=dialled,
             is_preferred=dialled is self._is_local_lower,
             number=self._added,
+            now=now,
         )
         self._choose(now, added=key)
 
@@ -123,7 +133,7 @@ class Selection(Generic[Key]):
     def answered(self, key: Key, now: float) -> None:
         """Note that a connection answers again."""
         if path := self._paths.get(key):
-            path.answered()
+            path.answered(now)
             self._choose(now)
 
     def measured(self, key: Key, now: float, rtt: float, loss: float | None = None) -> None:
@@ -134,16 +144,19 @@ class Selection(Generic[Key]):
 
     def best(self, *, allow_limited: bool = True) -> Key | None:
         """Return the connection for what this side opens, or None."""
-        return self._best if allow_limited else self._best_unlimited
+        return (self._best if allow_limited else self._best_unlimited).key
 
     def would_gain(self, rank: Rank, place: Hashable, now: float) -> bool:
         """Say whether a new path of that kind to that place would be better than the best one."""
-        best = None if self._best is None else self._paths.get(self._best)
+        best = None if self._best.key is None else self._paths.get(self._best.key)
         if best is None:
             return True
         silences = self._silences.get(place)
         comes_and_goes = silences is not None and now < silences.last_until
-        new = Score(is_suspect=False, comes_and_goes=comes_and_goes, is_demoted=False, rank=rank)
+        is_demoted = silences is not None and silences.is_demoted(now)
+        new = Score(
+            is_suspect=False, comes_and_goes=comes_and_goes, is_demoted=is_demoted, rank=rank
+        )
         return new < best.score(now)
 
     def take_move(self) -> Move[Key] | None:
@@ -151,11 +164,11 @@ class Selection(Generic[Key]):
         move, self._move = self._move, None
         return move
 
-    def next_timeout(self, now: float) -> float | None:
+    def next_timeout(self) -> float | None:
         """Return when `handle_timeout` has something to decide."""
         if len(self._paths) < 2:
             return None
-        times = [path.changes_at(now) for path in self._paths.values()]
+        times = [path.changes_at(self._chosen_at) for path in self._paths.values()]
         times += [path.close_at for path in self._paths.values() if path.close_at is not None]
         return None if (due := min(times)) == inf else due
 
@@ -197,14 +210,16 @@ class Selection(Generic[Key]):
         return min(others, key=lambda each: (each.score(now), each.number)).rtt
 
     def _choose(self, now: float, *, added: Key | None = None) -> None:
-        before = self._best
-        self._best = self._pick(before, self._paths, added, now)
-        unlimited = [key for key, path in self._paths.items() if not path.limited]
-        self._best_unlimited = self._pick(self._best_unlimited, unlimited, added, now)
-        if before is not None and self._best is not None and self._best is not before:
-            self._note_move(before, self._best, now)
+        self._chosen_at = now
+        before = self._best.key
+        self._pick(self._best, self._paths, added, now)
+        unlimited = {key: path for key, path in self._paths.items() if not path.limited}
+        self._pick(self._best_unlimited, unlimited, added, now)
+        best = self._best.key
+        if before is not None and best is not None and best is not before:
+            self._note_move(before, best, now)
         for key, path in self._paths.items():
-            if key is self._best or key is self._best_unlimited or not path.dialled:
+            if key is best or key is self._best_unlimited.key or not path.dialled:
                 path.close_at = None
             elif path.close_at is None:
                 path.close_at = now + CLOSE_AFTER
@@ -215,25 +230,28 @@ class Selection(Generic[Key]):
         self._move = None if first is after else Move(first, after, reason)
 
     def _pick(
-        self,
-        current: Key | None,
-        keys: dict[Key, Path] | list[Key],
-        added: Key | None,
-        now: float,
-    ) -> Key | None:
-        paths = {key: self._paths[key] for key in keys}
+        self, choice: _Choice[Key], paths: dict[Key, Path], added: Key | None, now: float
+    ) -> None:
+        # What is of another worth now, or not nearer, begins anew when that changes.
+        known, choice.nearer_since = choice.nearer_since, {}
         if not paths:
-            return None
+            choice.key = None
+            return
         top = min(path.score(now) for path in paths.values())
         equal = {key: path for key, path in paths.items() if path.score(now) == top}
-        if current is None or current not in equal:
-            return _first(equal)
-        path = equal[current]
-        if added in equal and equal[added].is_preferred and not path.is_preferred:
+        path = None if choice.key is None else equal.get(choice.key)
+        if path is None:
+            choice.key = _first(equal)
+        elif added in equal and equal[added].is_preferred and not path.is_preferred:
             # Crossed dials: the other side moves to it, too.
-            return added
-        better = {key: each for key, each in equal.items() if each.has_been_better(now, path.rtt)}
-        return _first(better) if better else current
+            choice.key = added
+        else:
+            since = {key: known.get(key, now) for key in equal if equal[key].is_nearer(path.rtt)}
+            long = {key: equal[key] for key, begun in since.items() if now - begun >= BETTER_FOR}
+            if long:
+                choice.key = _first(long)
+            else:
+                choice.nearer_since = since
 
 
 def _first(paths: dict[Key, Path]) -> Key:

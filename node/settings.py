@@ -112,6 +112,8 @@ def _read(path: Path) -> tuple[str, int]:
             raise ConfigError(f"{path}: a configuration file must be a regular file")
         with os.fdopen(file, "rb", closefd=False) as opened:
             data = opened.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
     finally:
         os.close(file)
     if len(data) > MAX_FILE_BYTES:

@@ -210,17 +210,19 @@ class Swarm:
         side: Side = Side.DIALER,
         fresh: bool = False,
         is_quiet: bool = False,
+        is_extra: bool = False,
         priority: Priority = Priority.MEDIUM,
     ) -> Dial:
         """Return the dial to a target that is under way, unless `fresh`, or one that begins.
 
+        An extra one looks for a better path: it concerns neither the link nor the last report.
         Its `wait` is to be awaited; see `connect`. Raises SelfDial.
         """
         self._refuse_self(target)
         key: Hashable = object() if fresh else target.peer or target.addresses
         dial = self._dials.get(key)
         if dial is None or dial.is_finished or dial.scope.cancel_called:
-            dial = self._start_dial(key, target, side, priority)
+            dial = self._start_dial(key, target, side, priority, (is_quiet, is_extra))
         dial.add(target.addresses, self.rank_of, circuits={} if fresh else self._by_address)
         dial.is_quiet = dial.is_quiet and is_quiet
         self._table.hurry_dial(dial, priority)
@@ -318,10 +320,14 @@ class Swarm:
         if target.peer == self._peer_id:
             raise SelfDial(f"{target.peer} is this very node")
 
-    def _start_dial(self, key: Hashable, target: Target, side: Side, priority: Priority) -> Dial:
+    def _start_dial(
+        self, key: Hashable, target: Target, side: Side, priority: Priority, how: tuple[bool, bool]
+    ) -> Dial:
         if self._tasks is None:
             raise LocalProtocolError("the node is not running")
         dial = self._dials[key] = Dial(target.peer, anyio.current_time())
+        # Before it asks for a place, which may be refused at once.
+        dial.is_quiet, dial.is_extra = how
         if not target.addresses and target.peer is not None:
             known = self._peers.addresses(target.peer)
             dial.add(known, self.rank_of, circuits=self._by_address)
@@ -546,9 +552,11 @@ class Swarm:
                 case DialAllowed(dial):
                     self._turns[dial].set()
                 case DialRefused(dial, error):
-                    self._publish(DialFailed(dial.peer, str(error)))
+                    if not dial.is_quiet:
+                        self._publish(DialFailed(dial.peer, str(error)))
                     dial.fail(error)
-                    self.reports.keep(dial.report(anyio.current_time()))
+                    if not dial.is_extra:
+                        self.reports.keep(dial.report(anyio.current_time()))
                     self._turns[dial].set()
         self._keep(self._table.next_timeout())
 
@@ -558,8 +566,7 @@ class Swarm:
 
     async def _look(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> None:
         target = Target(peer, addresses)
-        dial = self.dial(target, fresh=True, is_quiet=True, priority=Priority.LOW)
-        dial.is_extra = True
+        dial = self.dial(target, fresh=True, is_quiet=True, is_extra=True, priority=Priority.LOW)
         await dial.wait()
 
     def _give_up(self, entry: Entry, reason: str) -> None:

@@ -55,7 +55,7 @@ class Upgrades(Generic[Peer]):
     def __init__(self) -> None:
         self._plans: dict[Peer, _Plan] = {}
         self._begun: deque[float] = deque(maxlen=PER_SECOND)
-        self._running = 0
+        self._running: set[Peer] = set()
 
     def __contains__(self, peer: Peer) -> bool:
         return peer in self._plans
@@ -83,29 +83,28 @@ class Upgrades(Generic[Peer]):
             plan.delay = MIN_DELAY
 
     def forget(self, peer: Peer) -> None:
-        """Look no more: the peer has the best there is, or has gone; harmless twice."""
-        if (plan := self._plans.pop(peer, None)) is not None and plan.is_running:
-            self._running -= 1
+        """Plan no more: the peer has the best there is, or has gone; harmless twice."""
+        self._plans.pop(peer, None)
 
     def take(self, now: float) -> list[Peer]:
-        """Return the peers to look for now; `ended` or `forget` follows for each."""
+        """Return the peers to look for now; `ended` follows for each, also if it is forgotten."""
         taken = []
         for peer, plan in self._plans.items():
-            if plan.is_running or plan.due > now or now < self._free_at:
+            if peer in self._running or plan.due > now or now < self._free_at:
                 continue
             plan.is_running = True
-            self._running += 1
+            self._running.add(peer)
             self._begun.append(now)
             taken.append(peer)
         return taken
 
     def ended(self, peer: Peer, now: float) -> None:
-        """Note that a look has ended, and that the peer is not forgotten: there is still better."""
+        """Note that a look has ended; unless the peer is forgotten there is still better."""
+        self._running.discard(peer)
         plan = self._plans.get(peer)
         if plan is None or not plan.is_running:
             return
         plan.is_running = False
-        self._running -= 1
         if now < plan.eager_until:
             plan.due = now + EAGER_DELAY
         else:
@@ -114,13 +113,14 @@ class Upgrades(Generic[Peer]):
 
     def next_timeout(self) -> float:
         """When `take` has something to return; infinite if that depends on what ends."""
-        due = min((each.due for each in self._plans.values() if not each.is_running), default=inf)
+        plans = self._plans.items()
+        due = min((plan.due for peer, plan in plans if peer not in self._running), default=inf)
         return max(due, self._free_at)
 
     @property
     def _free_at(self) -> float:
         """When another look may begin."""
-        if self._running >= AT_ONCE:
+        if len(self._running) >= AT_ONCE:
             return inf
         return self._begun[0] + 1.0 if len(self._begun) == PER_SECOND else -inf
 

@@ -105,6 +105,15 @@ def test_a_quarter_is_kept_for_those_who_are_dialled_or_known():
     assert it.refused("f", 3).limit == 3
 
 
+def test_what_was_dialled_and_has_ended_makes_no_room_for_strangers():
+    it = Fixture(connections=4, outbound_share=0.25)
+    it.come("mine", 0, is_inbound=False)
+    it.table.ended("mine", 1)
+    for name in ("a", "b", "c"):
+        it.come(name, 1)
+    assert it.refused("d", 1).limit == 3
+
+
 def test_one_peer_and_one_prefix_have_their_share():
     it = Fixture(connections_per_peer=2, connections_per_prefix=3)
     it.standing["friend"] = Standing.KNOWN
@@ -326,6 +335,15 @@ def test_of_too_many_waiting_dials_the_least_urgent_gives_way():
     (refused,) = it.table.request_dial("fourth", None, Priority.HIGH, 2)
     assert refused.dial == "first"
     assert it.table.waiting == 2
+
+
+def test_strangers_come_behind_the_dials_that_wait_which_are_looked_at_every_second():
+    it = Fixture(connections=1, minimum_age=60)
+    it.come("a", 0)
+    assert it.table.request_dial("dial", None, Priority.LOW, 59) == []
+    assert it.table.next_timeout() == 60
+    it.refused("b", 60)
+    assert DialAllowed("dial") in it.table.handle_timeout(60)
 
 
 def test_a_waiting_dial_takes_the_place_of_a_stranger_once_it_is_old_enough():

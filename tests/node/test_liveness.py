@@ -86,7 +86,12 @@ def test_any_byte_is_a_sign_of_life():
     assert pulse.handle_timeout(0.3 + MIN_PATIENCE, 0.3, 0.001) is Beat.SUSPECT
     due = pulse.next_timeout()
     assert due == pytest.approx(0.3 + SILENCE)
-    assert pulse.handle_timeout(due, due - 1, 0.001) is Beat.ALIVE
+    # It spoke, and has been silent again for too long to be trusted.
+    assert pulse.handle_timeout(due, due - 1, 0.001) is None
+    assert pulse.is_suspect
+    assert pulse.next_timeout() == pytest.approx(due - 1 + SILENCE)
+    due += SILENCE - 1
+    assert pulse.handle_timeout(due, due - 0.1, 0.001) is Beat.ALIVE
     assert not pulse.is_suspect
 
 

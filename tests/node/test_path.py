@@ -23,9 +23,15 @@ MINUTES = 10
 STEP = 0.5
 
 
-def path(rank=Rank.DIRECT, silences=None):
+def path(rank=Rank.DIRECT, silences=None, *, now=0):
     return Path(
-        rank, silences or Silences(), limited=False, dialled=True, is_preferred=True, number=1
+        rank,
+        silences or Silences(),
+        limited=False,
+        dialled=True,
+        is_preferred=True,
+        number=1,
+        now=now,
     )
 
 
@@ -57,7 +63,7 @@ def test_kinds_come_first_and_then_what_is_suspect_demoted_or_unsteady():
     lan, relay = paths[0], paths[-1]
     lan.suspect(0)
     assert relay.score(0) < lan.score(0)
-    lan.answered()
+    lan.answered(0)
     assert lan.score(0) < relay.score(0)
 
 
@@ -67,18 +73,38 @@ def test_a_second_silence_within_five_minutes_ranks_last_for_five():
     one.suspect(0)
     one.suspect(1)  # the same silence
     assert one.changes_at(1) == inf
-    one.answered()
+    one.answered(2)
     assert one.score(2) < path(Rank.RELAY).score(2)
-    again = path(Rank.LAN, silences)  # a new connection to the same place
+    again = path(Rank.LAN, silences, now=2)  # a new connection to the same place
     again.suspect(MEMORY - 1)
-    again.answered()
+    again.answered(MEMORY)
     assert path(Rank.RELAY).score(MEMORY) < again.score(MEMORY)
     assert again.changes_at(MEMORY) == MEMORY - 1 + LAST_FOR
     assert again.score(MEMORY - 1 + LAST_FOR) < path(Rank.RELAY).score(1e9)
-    late = path(Rank.LAN, silences)
+    late = path(Rank.LAN, silences, now=MEMORY)
     late.suspect(2 * MEMORY)
-    late.answered()
+    late.answered(2 * MEMORY)
     assert late.score(2 * MEMORY) < path(Rank.RELAY).score(0)
+
+
+def test_connections_that_fall_silent_together_are_one_silence():
+    selection: Selection[str] = Selection(is_local_lower=True)
+    for key, rank in (("mine", Rank.LAN), ("theirs", Rank.LAN), ("relay", Rank.RELAY)):
+        selection.add(key, rank, dialled=key == "mine", limited=False, now=0, place=rank)
+    for key, now in (("mine", 10), ("theirs", 35)):  # the idle one is probed later
+        selection.suspect(key, now)
+    assert selection.best() == "relay"
+    for key in ("theirs", "mine"):
+        selection.answered(key, 40)
+    assert selection.best() in ("mine", "theirs")
+    # What was measured since is another one.
+    selection.suspect("theirs", 500)
+    selection.measured("mine", 510, 0.001)
+    assert selection.best() == "mine"
+    selection.suspect("mine", 520)
+    for key in ("theirs", "mine"):
+        selection.answered(key, 530)
+    assert selection.best() == "relay"
 
 
 @pytest.mark.parametrize(("rtt", "loss"), [(0.11, None), (0.001, 0.11)], ids=["far", "lossy"])
@@ -90,6 +116,17 @@ def test_a_class_is_lost_after_a_while_and_regained_after_a_longer_one(rtt, loss
     assert measure(selection, "near", rtt, 50, 50 + BAD_FOR - STEP, loss) is None
     selection.measured("near", 55, 0.001)
     assert measure(selection, "near", rtt, 56, 56 + BAD_FOR - STEP, loss) is None
+
+
+def test_a_new_connection_to_a_place_has_the_class_that_the_way_there_has():
+    silences = Silences()
+    lossy = path(Rank.LAN, silences)
+    for now in (0, BAD_FOR):
+        lossy.measured(now, 0.001, 0.2, None)
+    assert path(Rank.LAN, silences, now=BAD_FOR + 1).is_demoted
+    for now in (10, 10 + GOOD_FOR):
+        lossy.measured(now, 0.001, 0.0, None)
+    assert not path(Rank.LAN, silences, now=11 + GOOD_FOR).is_demoted
 
 
 @pytest.mark.parametrize("rtt", [0.09, 0.0999])
@@ -126,6 +163,29 @@ def test_within_a_kind_only_a_much_shorter_round_trip_for_long_moves(near, far, 
     assert found == ((BETTER_FOR, "far") if moves else None)
 
 
+def test_a_nearer_path_that_was_silent_meanwhile_begins_anew():
+    selection = both(Rank.DIRECT, Rank.DIRECT, rtts=(0.1, 0.1))
+    assert measure(selection, "far", 0.01, 0, 20) is None
+    selection.suspect("far", 21)
+    selection.answered("far", 40)
+    assert measure(selection, "far", 0.01, 40, 40 + BETTER_FOR) == (40 + BETTER_FOR, "far")
+
+
+def test_what_is_nearer_than_the_unlimited_path_need_not_be_than_the_best():
+    selection: Selection[str] = Selection(is_local_lower=True)
+    selection.add("limited", Rank.RELAY, dialled=True, limited=True, now=0)
+    selection.measured("limited", 0, 0.01)
+    for key, rtt in (("far", 0.3), ("near", 0.02)):
+        selection.add(key, Rank.RELAY, dialled=True, limited=False, now=0)
+        selection.measured(key, 0, rtt)
+    assert selection.best() == "limited"
+    assert selection.best(allow_limited=False) == "far"
+    for now in range(1, int(BETTER_FOR) + 1):
+        selection.measured("near", now, 0.02)
+    assert selection.best() == "limited"
+    assert selection.best(allow_limited=False) == "near"
+
+
 def test_of_several_that_are_left_the_shortest_is_taken():
     selection = both(rtts=(0.001, 0.2))
     selection.add("third", Rank.DIRECT, dialled=True, limited=False, now=0)
@@ -154,7 +214,7 @@ def test_the_unlimited_path_in_use_is_not_closed():
     selection.suspect("direct", 1)
     assert selection.best() == "relay"
     assert selection.best(allow_limited=False) == "direct"
-    assert selection.next_timeout(1) is None
+    assert selection.next_timeout() is None
 
 
 def test_places_are_bounded():
@@ -169,6 +229,27 @@ def test_places_are_bounded():
     assert selection.would_gain(Rank.LAN, 0, 3)  # forgotten, and seen anew only once
     selection.add("fine", Rank.DIRECT, dialled=True, limited=False, now=3, place="fine")
     assert not selection.would_gain(Rank.LAN, MAX_PLACES, 3)
+
+
+def test_the_places_forgotten_are_those_not_used_for_longest():
+    selection: Selection[int] = Selection(is_local_lower=True)
+    for number in range(MAX_PLACES):
+        selection.add(number, Rank.DIRECT, dialled=True, limited=False, now=0, place=number)
+    for now in (1, 3):
+        selection.suspect(0, now)
+        selection.answered(0, now + 1)
+    for number in (MAX_PLACES, MAX_PLACES + 1):  # place 0 is the oldest, and used anew
+        selection.add(-number, Rank.DIRECT, dialled=True, limited=False, now=4, place=0)
+        selection.add(number, Rank.DIRECT, dialled=True, limited=False, now=4, place=number)
+    assert not selection.would_gain(Rank.LAN, 0, 5)
+
+
+def test_a_path_that_does_not_answer_is_no_measure_for_others():
+    selection = both()
+    selection.suspect("far", 0)
+    assert measure(selection, "near", 0.11, 0, 2 * BAD_FOR) is None
+    selection.answered("far", 2 * BAD_FOR)
+    assert selection.best() == "near"
 
 
 CHANGES = st.lists(
@@ -224,7 +305,7 @@ def test_ten_minutes_of_cuts(cuts):
         selection.answered("near", now)
         back = selection.take_move()
         if back is None:
-            due = selection.next_timeout(now)
+            due = selection.next_timeout()
             if due < now + stands:
                 selection.handle_timeout(due, lambda _: True)
         now += stands

@@ -8,8 +8,9 @@ import pytest
 from isthmus.node.events import ConnectionEnded, LinkChanged, PathChanged
 from isthmus.node.link import LinkState
 from isthmus.node.liveness import MIN_PATIENCE, PROBE_INTERVAL, SILENCE
-from isthmus.node.path import Rank
-from isthmus.node.selection import rank_of
+from isthmus.node.path import BAD_FOR, LAST_FOR, MEMORY, Rank
+from isthmus.node.paths import LOOK_TIME
+from isthmus.node.selection import CLOSE_AFTER, RECHECK_AFTER, rank_of
 from isthmus.node.upgrades import MIN_DELAY, SETTLE_TIME
 from isthmus.transports.core.errors import ConnectionClosed, DialError
 from isthmus.transports.core.interfaces import Side
@@ -227,6 +228,136 @@ async def test_a_path_left_twice_is_not_taken_again_for_a_while():
             await anyio.sleep(200)
             assert two.best is two.new
         assert len(two.moves()) == 4
+
+
+async def test_a_path_that_stood_by_is_taken_again_as_soon_as_its_time_is_over():
+    async with running() as it:
+        two = await Two(it, side=Side.LISTENER).start()
+        await it.connect(WAN, fresh=True)
+        with it.swarm.attend(two.lan):
+            for _ in range(2):
+                two.cut()
+                await anyio.sleep(2)
+                two.restore(with_new=False)
+                await anyio.sleep(2)
+            assert two.best is two.wan
+            last_until = anyio.current_time() - 4 + NOTICED + LAST_FOR
+        await anyio.sleep(last_until - 1 - anyio.current_time())
+        assert two.best is two.wan
+        await anyio.sleep(1)
+        assert two.best is two.lan
+        assert it.told(PathChanged)[-1].reason == "it is a better kind of path"
+
+
+@pytest.mark.parametrize("peer", [LOW, HIGH])
+async def test_of_crossed_dials_the_one_of_the_lower_id_is_used(peer):
+    async with running() as it:
+        mine, theirs = (FakeConnection(peer, WAN, side=side) for side in Side)
+        it.online[WAN] = mine
+        assert await it.connect(WAN) is mine
+        await it.swarm.accept(theirs)
+        assert it.swarm.best(peer) is (theirs if peer is LOW else mine)
+
+
+async def test_a_path_with_limits_is_not_for_everything():
+    async with running() as it:
+        two = Two(it)
+        two.wan.limit = object()
+        await it.swarm.accept(two.wan)
+        assert two.best is two.wan
+        assert it.swarm.best(two.peer, allow_limited=False) is None
+
+
+async def test_who_waits_for_a_peer_that_came_in_has_better_paths_looked_for():
+    async with running() as it:
+        two = await Two(it, side=Side.LISTENER).start()
+        with it.swarm.attend(two.lan):
+            two.cut()
+            await anyio.sleep(NOTICED)
+            assert two.best is two.wan
+
+
+async def test_a_peer_that_came_in_twice_is_not_looked_for_when_one_breaks():
+    async with running() as it:
+        two = await Two(it, side=Side.LISTENER).start()
+        two.wan.side = Side.LISTENER
+        await it.swarm.accept(two.wan)
+        two.lan.fail()
+        await anyio.sleep(60)
+        assert two.moves() == [(LAN, WAN)]
+        assert it.transport.dialled == []
+
+
+async def test_a_byte_of_long_ago_keeps_a_silent_path_but_brings_it_not_back():
+    async with running() as it:
+        two = await Two(it).start()
+        with it.swarm.attend(two.lan):
+            two.cut()
+            await anyio.sleep(3)
+            two.lan.last_received_at = heard = anyio.current_time()
+            await anyio.sleep(SILENCE - 0.1)
+            assert two.moves() == [(LAN, WAN)]
+            assert not two.lan.is_closed
+            await anyio.sleep(heard + SILENCE + 0.1 - anyio.current_time())
+            assert two.lan.is_closed
+
+
+async def test_a_byte_brings_a_silent_path_back():
+    async with running() as it:
+        two = await Two(it).start()
+        with it.swarm.attend(two.lan):
+            two.cut()
+            await anyio.sleep(SILENCE)
+            two.lan.last_received_at = anyio.current_time()
+            await anyio.sleep(0.2)
+            assert two.moves() == [(LAN, WAN), (WAN, LAN)]
+
+
+async def test_a_lossy_path_is_left_and_not_made_anew():
+    async with running() as it:
+        two = await Two(it).start()
+        await it.connect(WAN, fresh=True)
+        two.restore()
+        with it.swarm.attend(two.lan):
+            two.lan.loss = 0.2
+            await anyio.sleep(BAD_FOR + 0.5)
+            assert two.best is two.wan
+            assert it.told(PathChanged)[0].reason == "the path before is lossy or far"
+            await anyio.sleep(60)
+            assert two.moves() == [(LAN, WAN)]
+            assert two.dialled(LAN) == 1
+        assert two.lan.is_drained
+        await anyio.sleep(MEMORY - 60)
+        assert two.best is two.wan
+
+
+async def test_what_carries_a_stream_is_not_closed():
+    async with running() as it:
+        two = await Two(it).start()
+        await it.connect(WAN, fresh=True)
+        two.wan.streams = 1
+        await anyio.sleep(2 * CLOSE_AFTER)
+        assert not two.wan.is_drained
+        two.wan.streams = 0
+        # Of what is due at the same instant either may come first.
+        await anyio.sleep(RECHECK_AFTER + 0.1)
+        assert two.wan.is_drained
+
+
+async def test_a_better_path_that_takes_some_round_trips_is_waited_for():
+    async with running() as it:
+        two = Two(it)
+        it.swarm._transports["ws"] = it.transport
+        two.worse = FakeConnection(two.peer, WORSE)
+        it.online |= {WORSE: two.worse, WAN: anyio.Event()}
+        it.answers[WAN] = two.wan
+        assert await it.connect(WORSE) is two.worse
+        it.peers.add_addresses(two.peer, [WAN])
+        it.swarm.paths.learnt(two.peer)
+        await anyio.sleep(SETTLE_TIME + LOOK_TIME - 0.2)
+        it.online[WAN].set()
+        await anyio.sleep(0.1)
+        assert two.best is two.wan
 
 
 async def test_what_runs_on_one_that_has_ended_is_not_watched():

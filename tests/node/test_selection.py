@@ -86,22 +86,31 @@ def test_both_sides_of_crossed_dials_choose_what_the_lower_id_dialled(order):
         assert selection.best() == winner
 
 
+def test_of_what_is_left_that_which_both_sides_prefer_is_taken():
+    selection: Selection[str] = Selection(is_local_lower=True)
+    selection.add("lan", Rank.LAN, dialled=True, limited=False, now=0)
+    for key in ("theirs", "mine"):
+        selection.add(key, Rank.DIRECT, dialled=key == "mine", limited=False, now=0)
+    selection.remove("lan", 1)
+    assert selection.best() == "mine"
+
+
 def test_only_what_this_side_dialled_is_closed():
     selection: Selection[str] = Selection(is_local_lower=False)
     selection.add("mine", Rank.DIRECT, dialled=True, limited=False, now=0)
-    assert selection.next_timeout(0) is None
+    assert selection.next_timeout() is None
     selection.add("theirs", Rank.DIRECT, dialled=False, limited=False, now=10)
-    assert selection.next_timeout(0) == 10 + CLOSE_AFTER
+    assert selection.next_timeout() == 10 + CLOSE_AFTER
     assert selection.handle_timeout(39.9, never) == []
     assert selection.handle_timeout(40, never) == ["mine"]
-    assert selection.next_timeout(0) is None
+    assert selection.next_timeout() is None
     assert selection.best() == "theirs"
     selection.remove("mine", 41)
 
     other: Selection[str] = Selection(is_local_lower=True)
     other.add("theirs", Rank.DIRECT, dialled=False, limited=False, now=0)
     other.add("mine", Rank.DIRECT, dialled=True, limited=False, now=0)
-    assert other.next_timeout(0) is None
+    assert other.next_timeout() is None
 
 
 def test_a_path_that_becomes_best_again_starts_anew():
@@ -109,9 +118,9 @@ def test_a_path_that_becomes_best_again_starts_anew():
     selection.add("relay", Rank.RELAY, dialled=True, limited=True, now=0)
     selection.add("tcp", Rank.DIRECT, dialled=True, limited=False, now=0)
     selection.remove("tcp", 20)
-    assert selection.next_timeout(0) is None
+    assert selection.next_timeout() is None
     selection.add("tcp", Rank.DIRECT, dialled=True, limited=False, now=25)
-    assert selection.next_timeout(0) == 25 + CLOSE_AFTER
+    assert selection.next_timeout() == 25 + CLOSE_AFTER
 
 
 def test_a_busy_path_is_looked_at_again():
@@ -119,5 +128,5 @@ def test_a_busy_path_is_looked_at_again():
     selection.add("relay", Rank.RELAY, dialled=True, limited=True, now=0)
     selection.add("tcp", Rank.DIRECT, dialled=True, limited=False, now=0)
     assert selection.handle_timeout(30, lambda _: True) == []
-    assert selection.next_timeout(0) == 30 + RECHECK_AFTER
+    assert selection.next_timeout() == 30 + RECHECK_AFTER
     assert selection.handle_timeout(35, never) == ["relay"]

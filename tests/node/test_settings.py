@@ -314,3 +314,9 @@ def test_random_bytes_are_read_or_refused(data):
             assert len(outcome.problems) <= MAX_PROBLEMS + 1
         else:
             assert outcome == Settings()
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
+def test_a_file_that_opens_and_cannot_be_read_is_named():
+    with pytest.raises(ConfigError, match=r"^/proc/self/mem: Input/output error$"):
+        read_settings(Path("/proc/self/mem"))

@@ -142,6 +142,23 @@ async def test_addresses_are_tried_in_order_until_one_answers():
         assert it.peers.addresses(LOW) == (address(3),)
 
 
+async def test_a_refused_look_for_a_better_path_concerns_nobody():
+    async with running(limits=LimitsConfig(connections=1, dial_wait=0)) as it:
+        it.online = {address(1): FakeConnection(LOW, address(1))}
+        await it.connect(address(1, LOW))
+        report = it.swarm.reports[LOW]
+        for options in ({"is_extra": True}, {}):
+            target = parse_target(address(2, LOW))
+            dial = it.swarm.dial(target, fresh=True, is_quiet=True, **options)
+            with pytest.raises(LimitExceeded):
+                await dial.wait()
+            assert (it.swarm.reports[LOW] is report) == bool(options)
+        assert it.told(DialFailed) == []
+        with pytest.raises(LimitExceeded):
+            await it.connect(address(2, LOW), fresh=True)
+        assert len(it.told(DialFailed)) == 1
+
+
 async def test_every_failed_attempt_is_told():
     async with running() as it:
         it.online = {

@@ -49,6 +49,16 @@ def test_what_was_lost_is_looked_for_at_once_and_then_ever_more_rarely():
     assert set(rare[6:]) == {1 + MAX_DELAY}
 
 
+def test_what_is_lost_again_begins_anew():
+    upgrades = Upgrades()
+    upgrades.learnt("peer", 0)
+    assert len(looks(upgrades, 10_000)) > 5
+    upgrades.lost("peer", 10_000)
+    times = looks(upgrades, 10_400)
+    rare = [each for each in times if each > 10_000 + EAGER_TIME]
+    assert rare[1] - rare[0] == 2 * MIN_DELAY
+
+
 def test_news_is_gathered_and_begins_anew():
     upgrades = Upgrades()
     upgrades.learnt("peer", 0)
@@ -82,6 +92,23 @@ def test_who_is_forgotten_is_looked_for_no_more():
     upgrades.ended("peer", 3)  # of the look before
     assert upgrades.take(3) == ["peer"]
     upgrades.ended("nobody", 3)
+
+
+def test_a_look_under_way_counts_until_it_has_ended_though_it_is_forgotten():
+    upgrades = Upgrades()
+    for peer in range(AT_ONCE):
+        upgrades.lost(peer, 0)
+    assert len(upgrades.take(0)) == AT_ONCE
+    for peer in range(AT_ONCE):
+        upgrades.forget(peer)
+        upgrades.lost(peer, 2)
+    upgrades.lost("other", 2)
+    assert upgrades.next_timeout() == inf
+    assert upgrades.take(2) == []
+    upgrades.ended(0, 3)
+    assert upgrades.take(3) == [0]
+    upgrades.ended(1, 4)
+    assert upgrades.take(4) == [1]
 
 
 def test_the_table_is_bounded():

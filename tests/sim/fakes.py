@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FakeConnection:
-    """Stands until it is closed; `streams` is how many are said to be open.
+    """Stands until it is closed; `streams` is how many are said to be open, `loss` what is lost.
 
     A probe says `rtt`, and nothing while `is_silent`; `fail` ends it as `closed` says.
     """
@@ -37,6 +37,7 @@ class FakeConnection:
         self.limit: Limit | None = None
         self.streams = 0
         self.rtt = 0.0
+        self.loss: float | None = None
         self._speaks = anyio.Event()
         self._speaks.set()
         self.probes = 0
@@ -117,7 +118,7 @@ class FakeConnection:
 
     def statistics(self) -> ConnectionStatistics:
         return ConnectionStatistics(
-            0, 0, self.rtt or None, None, None, self.streams, 0, 0.0, self.last_received_at
+            0, 0, self.rtt or None, None, self.loss, self.streams, 0, 0.0, self.last_received_at
         )
 
 

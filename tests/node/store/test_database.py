@@ -269,6 +269,19 @@ def test_a_row_that_cannot_be_right_is_left_out(path):
     assert contents(path).links == ()
 
 
+def test_damage_of_what_is_not_read_at_the_start_is_found_then(path):
+    fill(path, BATCH, Batch(peers=tuple(map(stored, range(300)))))
+    # The index by which an entry is found when it is written again.
+    ((page,),) = execute(
+        path, "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_peers_1'"
+    )
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+    with opened(path) as (_, found):
+        assert found.damage
+
+
 def test_damage_that_shows_late_is_moved_aside_too(path):
     fill(path, BATCH, Batch(peers=tuple(map(stored, range(1000)))))
     with opened(path) as (database, _):
