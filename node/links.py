@@ -109,7 +109,7 @@ class Links:
         """Note that a dial has failed."""
         if link := self._links.get(peer):
             link.dial_failed(anyio.current_time(), self._draw(), str(error))
-            self._poke.set()
+            self._look_at(link)
 
     def ended(self, peer: PeerId, reason: str, *, broke: bool, was_dialled: bool) -> None:
         """Note that the last connection to a peer has ended.
@@ -124,7 +124,7 @@ class Links:
             link.lost(now, self._draw(), reason)
         else:
             link.left(now, reason)
-        self._poke.set()
+        self._look_at(link)
 
     # Dialling
 
@@ -162,6 +162,11 @@ class Links:
             self._poke.set()
 
     # Helpers
+
+    def _look_at(self, link: Link) -> None:
+        """Have a dial that became due noticed; most links have none."""
+        if link.next_timeout() < inf:
+            self._poke.set()
 
     def _link(self, peer: PeerId) -> Link:
         link = self._links.get(peer)

@@ -174,8 +174,8 @@ class Reach:
 
     def parted(self, connection: Connection) -> None:
         """Take note of a connection that has ended."""
-        self._observed.remove(id(connection), anyio.current_time())
-        self._look()
+        if self._observed.remove(id(connection), anyio.current_time()):
+            self._look()
 
     def network_changed(self) -> None:
         """Take note that this machine's networks have changed."""

@@ -80,12 +80,16 @@ class ObservedAddresses:
         if len(self._observations) > MAX_OBSERVATIONS:
             self._observations.popitem(last=False)
 
-    def remove(self, key: Hashable, now: float) -> None:
-        """Note that a connection has ended: what was seen on it counts for a while only."""
+    def remove(self, key: Hashable, now: float) -> bool:
+        """Note that a connection has ended: what was seen on it counts for a while only.
+
+        Return whether anything was.
+        """
         if (found := self._observations.pop(key, None)) is not None:
             found.ends_at = now + LIFETIME
             self._ended += 1
             self._observations["ended", self._ended] = found
+        return found is not None
 
     def keep_locals(self, addresses: Iterable[Multiaddr]) -> None:
         """Forget what was seen of other addresses than these, which are listened on now."""
