@@ -105,8 +105,8 @@ def encode_message(message: Message) -> bytes:
             values = {"response": {"status": status, "index": index, "dial_status": dial_status}}
         case DialDataRequest(index, count):
             values = {"data_request": {"index": index, "count": count}}
-        case DialData(data):
-            values = {"data": {"data": data}}
+        case _:
+            values = {"data": {"data": message.data}}
     return length_prefixed(_MESSAGE.encode(values))
 
 

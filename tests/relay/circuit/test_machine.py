@@ -267,3 +267,48 @@ def test_one_that_is_removed_is_released_and_forgotten():
     machine.renew(RELAYS[0], 0.0)
     machine.renew(RELAYS[1], 0.0)
     machine.news(0.0)
+
+
+def test_what_is_said_of_a_relay_that_is_not_known_is_harmless():
+    machine = relays(0)
+    for say in (machine.remove, machine.connected):
+        say(RELAYS[0])
+    machine.renew(RELAYS[0], 0.0)
+    machine.measured(RELAYS[0], [0.1])
+    assert machine.handle_timeout(0.0) == []
+
+
+def test_a_relay_that_was_not_wanted_goes_without_a_word():
+    machine = relays(2, 1)
+    machine.handle_timeout(0.0)
+    machine.remove(RELAYS[2])
+    assert not any(isinstance(each, Released) for each in machine.handle_timeout(0.0))
+    machine.remove(RELAYS[0])
+    assert Released(RELAYS[0]) in machine.handle_timeout(0.0)
+
+
+def test_a_reservation_is_made_again_when_asked_for():
+    machine = relays(1)
+    world = World(machine, [[(0.0, "up")]])
+    world.run(5.0)
+    assert len(world.attempts) == 1
+    machine.renew(RELAYS[0], world.now)
+    world.run(10.0)
+    assert len(world.attempts) == 2
+
+
+def test_one_that_has_failed_makes_room_for_another():
+    machine = relays(0, MAX_DISCOVERED)
+    assert machine.next_timeout() == -inf
+    failed = set()
+    for now in range(0, 60, 5):
+        for action in machine.handle_timeout(float(now)):
+            if isinstance(action, Attempt):
+                failed.add(action.relay)
+                machine.failed(action.relay, "gone", float(now))
+    assert failed
+    assert machine.add(RELAYS[70], [address(70)], is_configured=False, now=60.0)
+    gone = set(RELAYS[:MAX_DISCOVERED]) - set(machine)
+    assert len(gone) == 1
+    assert gone < failed
+    assert machine.addresses(gone.pop()) == ()

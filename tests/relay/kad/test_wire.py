@@ -166,7 +166,7 @@ def test_the_longest_message_is_read_in_a_moment():
     data = field * (MAX_MESSAGE_BYTES // len(field))
     began = perf_counter()
     assert decode(data).providers == (FoundPeer(PEER),)
-    assert perf_counter() - began < 0.5
+    assert perf_counter() - began < 5  # a hundredth of it where nothing else runs
 
 
 @given(st.lists(ADDRESSES, max_size=40).map(tuple))
