@@ -59,7 +59,7 @@ def report(backend, seconds, times):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seconds", [2, 10])
+@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.slow)])
 @BACKENDS
 def test_after_some_seconds(kept, scaled, backend, seconds):
     restart = kept(backend)
