@@ -15,6 +15,9 @@ from isthmus.benchmarks.peers.install import argv_of
 
 from .test_libp2p import _unavailable
 
+# What others' implementations do among themselves, to hold ours against.
+pytestmark = pytest.mark.slow
+
 PROGRAMS = ("js", "go", "rust")
 RELAYS = (*PROGRAMS, "py")
 UNLIMITED = '{"seconds": 0, "bytes": 0}'

@@ -10,7 +10,8 @@ from isthmus.benchmarks.peers.control import launch
 from isthmus.benchmarks.peers.errors import PeerUnavailable
 from isthmus.benchmarks.peers.install import argv_of
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(60)]
+# Slow, since these are what others' implementations do among themselves.
+pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(60)]
 PROGRAMS = ("js", "go", "rust")
 UNLIMITED = '{"seconds": 0, "bytes": 0}'
 
