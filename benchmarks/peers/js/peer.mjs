@@ -40,13 +40,22 @@ if (given['tls-ca'] != null) {
   setDefaultCACertificates([...getCACertificates(), readFileSync(given['tls-ca'], 'utf8')])
 }
 
+/** The window up to which js-libp2p's Yamux grows, in bytes. */
+const MAX_WINDOW = 16 << 20
+
 const node = await createLibp2p({
   addresses: { listen: given.listen ?? [DEFAULT_LISTEN] },
   peerDiscovery: given.mdns === true ? [(await import('@libp2p/mdns')).mdns()] : [],
   transports: [tcp(), webSockets({ https: certificate() }), circuitRelayTransport()],
   connectionEncrypters: [noise()],
-  // js allows 1000 streams each way and 10 before a handler is attached.
-  streamMuxers: [yamux({ maxInboundStreams: 4096, maxOutboundStreams: 4096, maxEarlyStreams: 512 })],
+  // js allows 1000 streams each way and 10 before a handler is attached. It grants a fast sender up
+  // to 16 MiB, but resets a paused stream that 4 MiB wait in: what is granted must find room.
+  streamMuxers: [yamux({
+    maxInboundStreams: 4096,
+    maxOutboundStreams: 4096,
+    maxEarlyStreams: 512,
+    streamOptions: { maxStreamWindowSize: MAX_WINDOW, maxReadBufferLength: MAX_WINDOW }
+  })],
   connectionManager: {
     // js takes 5 new connections a second from one host, 10 pending and 300 in all; the dial bench
     // makes hundreds from 127.0.0.1.

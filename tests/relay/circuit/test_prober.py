@@ -11,9 +11,9 @@ from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
 import pytest
 from isthmus import Node
+from isthmus.node.events import RelayRefused
 from isthmus.transports.core.errors import P2PError
 
 if TYPE_CHECKING:
@@ -157,13 +157,14 @@ async def refusing_in_turn(relays: list[Relay], bob: Node, prober: Prober, round
             await relay.stop()
             # It serves those whom its owner knows, and this is nobody.
             await relay.start("default")
-            while "refused" not in [each.state for each in bob.relays]:
-                await anyio.lowlevel.checkpoint()
+            while not isinstance(await anext(events), RelayRefused):
+                pass
             await relay.stop(signal.SIGTERM)
             await relay.start()
             await both(bob, events)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("disturb", [killed_in_turn, refusing_in_turn])
 async def test_every_dial_ends_in_an_echo(tmp_path, disturb):
