@@ -58,6 +58,11 @@ class DialPlan:
         return not self._waiting and not self._running
 
     @property
+    def has_several(self) -> bool:
+        """Say whether more than one attempt runs, or has not failed."""
+        return len(self._running) > 1
+
+    @property
     def waiting(self) -> tuple[Multiaddr, ...]:
         """The addresses that were not tried yet, best first."""
         return tuple(each.address for each in self._waiting)

@@ -212,9 +212,13 @@ class Selection(Generic[Key]):
     def _choose(self, now: float, *, added: Key | None = None) -> None:
         self._chosen_at = now
         before = self._best.key
-        self._pick(self._best, self._paths, added, now)
-        unlimited = {key: path for key, path in self._paths.items() if not path.limited}
-        self._pick(self._best_unlimited, unlimited, added, now)
+        if len(self._paths) < 2:
+            # Most peers, most of the time.
+            self._take_only()
+        else:
+            self._pick(self._best, self._paths, added, now)
+            unlimited = {key: path for key, path in self._paths.items() if not path.limited}
+            self._pick(self._best_unlimited, unlimited, added, now)
         best = self._best.key
         if before is not None and best is not None and best is not before:
             self._note_move(before, best, now)
@@ -223,6 +227,12 @@ class Selection(Generic[Key]):
                 path.close_at = None
             elif path.close_at is None:
                 path.close_at = now + CLOSE_AFTER
+
+    def _take_only(self) -> None:
+        self._best, self._best_unlimited = _Choice(), _Choice()
+        for key, path in self._paths.items():
+            self._best = _Choice(key)
+            self._best_unlimited = _Choice(None if path.limited else key)
 
     def _note_move(self, before: Key, after: Key, now: float) -> None:
         first = before if self._move is None else self._move.old

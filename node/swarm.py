@@ -386,7 +386,7 @@ class Swarm:
                 continue
             with anyio.CancelScope(deadline=deadline):
                 await dial.changed.wait()
-        if dial.has_won:
+        if dial.has_won and plan.has_several:
             attempts.cancel_scope.cancel()
         # Where one came in instead, what is under way goes on: of crossed dials each side might
         # otherwise cancel the one that the other has taken.

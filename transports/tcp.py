@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from .core.addresses import AddressClass, classify_ip
 from .core.errors import AddressError, DialError
 from .core.interfaces import Doorkeeper, RawListener
-from .core.multiaddr import Multiaddr
+from .core.multiaddr import Component, Multiaddr
 from .readiness import notify_closing, wait_readable, wait_writable
 from .resolver import Resolver
 from .sockets import SocketStream
@@ -299,8 +299,10 @@ def _is_loopback(host: str) -> bool:
 
 def _multiaddr(address: tuple[object, ...]) -> Multiaddr:
     host, port = str(address[0]).split("%", 1)[0], address[1]
+    assert isinstance(port, int)
     ip = ipaddress.ip_address(host)
-    return Multiaddr.parse(f"/ip{ip.version}/{ip}/tcp/{port}")
+    place = Component(f"ip{ip.version}", ip.packed)
+    return Multiaddr((place, Component("tcp", port.to_bytes(2, "big"))))
 
 
 def _try_alone(family: socket.AddressFamily, place: _Target) -> None:

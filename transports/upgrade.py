@@ -6,10 +6,10 @@ https://github.com/libp2p/specs/blob/master/connections/README.md
 from __future__ import annotations
 
 import logging
-import secrets
 from typing import TYPE_CHECKING
 
 import anyio
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from .core.errors import (
     DialError,
@@ -81,6 +81,7 @@ class Upgraded:
         self.budget = budget or NodeBudget(self.config.receive_budget)
         """What all connections share; several transports may share one."""
         self._static: StaticKey | None = None
+        self._ephemeral: X25519PrivateKey | None = None
         self._expected: dict[Multiaddr, tuple[PeerId, Side]] = {}
 
     @property
@@ -108,25 +109,17 @@ class Upgraded:
         if peer is not None and place.names[-1] == "p2p-circuit":
             # A relay has to be told who is meant; any other address leads to one place only.
             place = place.with_peer(peer)
+        stream: ByteStream | None = None
         try:
-            with anyio.fail_after(limit):
+            with anyio.fail_after(limit) as scope:
                 stream = await self.raw.dial_raw(place)
+                scope.deadline = anyio.current_time() + limit
+                return await self._upgrade_dialled(stream, addr, side=side, peer=peer)
         except TimeoutError:
-            raise DialTimeout(f"{addr} did not answer within {limit:g} s") from None
-        try:
-            with anyio.fail_after(limit):
-                return await self.upgrade(stream, addr, side=side, peer=peer)
-        except TimeoutError:
-            await anyio.aclose_forcefully(stream)
+            if stream is None:
+                raise DialTimeout(f"{addr} did not answer within {limit:g} s") from None
             why = f"{addr} did not finish its upgrade within {limit:g} s"
             raise DialTimeout(why, phase="upgrade") from None
-        except anyio.BrokenResourceError as error:
-            await anyio.aclose_forcefully(stream)
-            why = f"{addr} broke off during the upgrade: {error}"
-            raise DialError(why, phase="upgrade") from error
-        except BaseException:
-            await anyio.aclose_forcefully(stream)
-            raise
 
     async def listen(self, addr: Multiaddr) -> UpgradedListener:
         """Bind an address; raises AddressError or OSError with the address in its text."""
@@ -172,6 +165,28 @@ class Upgraded:
             await anyio.aclose_forcefully(stream)
             raise
 
+    async def _upgrade_dialled(
+        self, stream: ByteStream, addr: Multiaddr, *, side: Side, peer: PeerId | None
+    ) -> Connection:
+        try:
+            return await self.upgrade(stream, addr, side=side, peer=peer)
+        except anyio.BrokenResourceError as error:
+            await anyio.aclose_forcefully(stream)
+            why = f"{addr} broke off during the upgrade: {error}"
+            raise DialError(why, phase="upgrade") from error
+        except BaseException:
+            await anyio.aclose_forcefully(stream)
+            raise
+
+    def _prepare(self) -> None:
+        """Make the next handshake's key while the peer computes: a tenth of a handshake."""
+        if self._ephemeral is None:
+            self._ephemeral = X25519PrivateKey.generate()
+
+    def _take_ephemeral(self) -> X25519PrivateKey:
+        key, self._ephemeral = self._ephemeral, None
+        return key or X25519PrivateKey.generate()
+
     async def upgrade(
         self, stream: ByteStream, addr: Multiaddr, *, side: Side, peer: PeerId | None = None
     ) -> YamuxConnection:
@@ -184,7 +199,7 @@ class Upgraded:
         handshake = NoiseHandshake(
             side,
             self._static,
-            ephemeral=secrets.token_bytes(32),
+            ephemeral=self._take_ephemeral(),
             muxers=(MUXER,),
             expected_peer=peer,
         )
@@ -192,13 +207,16 @@ class Upgraded:
             # Noise is the only proposal, so its first message rides along with it.
             lazy = LazyDialer(SECURITY)
             await stream.send(lazy.data_to_send() + handshake.data_to_send())
+            self._prepare()
             while (trailing := lazy.receive_data(await _receive(stream))) is None:
                 pass
             result = await secure(stream, handshake, trailing=trailing)
         else:
             # The agreement rides along with the second message of Noise.
             agreement, trailing = await _agree_on_security(stream)
-            result = await secure(stream, handshake, trailing=trailing, ahead=agreement)
+            result = await secure(
+                stream, handshake, trailing=trailing, ahead=agreement, meanwhile=self._prepare
+            )
         early = result.session.receive_data(result.trailing) if result.trailing else []
         if result.muxer is None:
             early = await _negotiate_muxer(stream, result, early, side)

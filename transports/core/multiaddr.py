@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
@@ -177,7 +178,7 @@ class Multiaddr:
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         """The IP address that the address starts with, without its zone."""
         place = self._place
-        return ipaddress.ip_address(place.data) if place.name in ("ip4", "ip6") else None
+        return _ip_of(place.data) if place.name in ("ip4", "ip6") else None
 
     @property
     def _place(self) -> Component:
@@ -315,6 +316,11 @@ def _http_path(text: str) -> bytes:
     if re.search("%(?![0-9A-Fa-f]{2})", text):
         raise ValueError("a percent sign that escapes nothing")
     return unquote(text, errors="strict").encode()
+
+
+@lru_cache(maxsize=1024)
+def _ip_of(data: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(data)
 
 
 def _http_path_of(data: bytes) -> str:

@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anyio.abc import ByteStream
 
     from .machine import HandshakeResult, NoiseHandshake
 
 
 async def secure(
-    raw: ByteStream, handshake: NoiseHandshake, *, trailing: bytes = b"", ahead: bytes = b""
+    raw: ByteStream,
+    handshake: NoiseHandshake,
+    *,
+    trailing: bytes = b"",
+    ahead: bytes = b"",
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> HandshakeResult:
     """Exchange the handshake's messages; what the peer sent behind them is in the result.
 
-    `trailing` are bytes already received, `ahead` goes before the first message. The caller
-    bounds the time. Raises NoiseError, PeerIdMismatch, and what the byte stream raises.
+    `trailing` are bytes already received, `ahead` goes before the first message. `meanwhile` is
+    called while the peer has something to compute. The caller bounds the time. Raises NoiseError,
+    PeerIdMismatch, and what the byte stream raises.
     """
     received = trailing
     while True:
@@ -29,6 +37,7 @@ async def secure(
             ahead = b""
         if handshake.is_complete:
             return handshake.result
+        meanwhile()
         try:
             received = await raw.receive()
         except anyio.EndOfStream:

@@ -95,9 +95,9 @@ class NoiseHandshake:
     send what is left, then take `result`. `receive_eof` if the peer ends first. After an error the
     machine is dead. It holds at most one message (64 KiB) besides the chunk given to it.
 
-    `ephemeral` is a secret of 32 random bytes that is never used twice. `muxers` are told to the
-    peer, the preferred first; empty means that muxers are not spoken of (WebRTC). `prologue` must
-    be the same on both sides.
+    `ephemeral` is a key, or a secret of 32 random bytes, that is never used twice. `muxers` are
+    told to the peer, the preferred first; empty means that muxers are not spoken of (WebRTC).
+    `prologue` must be the same on both sides.
     """
 
     def __init__(
@@ -105,18 +105,21 @@ class NoiseHandshake:
         side: Side,
         static: StaticKey,
         *,
-        ephemeral: bytes,
+        ephemeral: bytes | X25519PrivateKey,
         muxers: tuple[str, ...] = DEFAULT_MUXERS,
         prologue: bytes = b"",
         expected_peer: PeerId | None = None,
     ) -> None:
-        if len(ephemeral) != KEY_SIZE:
-            raise LocalProtocolError(f"an ephemeral key has {KEY_SIZE} bytes, not {len(ephemeral)}")
+        if isinstance(ephemeral, bytes):
+            if len(ephemeral) != KEY_SIZE:
+                why = f"an ephemeral key has {KEY_SIZE} bytes, not {len(ephemeral)}"
+                raise LocalProtocolError(why)
+            ephemeral = X25519PrivateKey.from_private_bytes(ephemeral)
         if len(muxers) > MAX_EXTENSION_ENTRIES:
             raise LocalProtocolError(f"{len(muxers)} muxers; at most {MAX_EXTENSION_ENTRIES}")
         self.side = side
         self._static = static
-        self._ephemeral = X25519PrivateKey.from_private_bytes(ephemeral)
+        self._ephemeral = ephemeral
         self._muxers = muxers
         self._expected_peer = expected_peer
         self._symmetric = _SymmetricState(prologue)

@@ -6,9 +6,7 @@ hands every chunk to the machine; the writer sleeps until there is something to 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from ..core.errors import ConnectionClosed, LimitExceeded, P2PError, unwrap_group
 from ..core.interfaces import ConnectionStatistics, Priority
-from ..sockets import FastStream, is_asyncio
+from ..sockets import FastStream
 from ..wakeup import Flag, Waiters, new_wakeup
 from .events import (
     DataReceived,
@@ -30,6 +28,7 @@ from .events import (
 )
 from .roundtrips import RoundTrips
 from .stream import YamuxStream
+from .timekeeper import Timekeeper
 from .wire import GoAwayCode
 
 if TYPE_CHECKING:
@@ -106,9 +105,7 @@ class YamuxConnection:
         self._round_trips = RoundTrips()
         self._wake = new_wakeup()
         self._is_woken = False
-        self._deadline = -inf
-        self._earlier: anyio.Event | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._times = Timekeeper(clock, machine.next_timeout, self._handle_timeout)
         self._unsent: memoryview | None = None
         self._last_flush = 0.0
         self._in_bulk = self._is_answer = False
@@ -116,6 +113,8 @@ class YamuxConnection:
         self._draining = False
         self._is_running = False
         self._reading = anyio.CancelScope()
+        self._has_read = False
+        self._is_writer_at_rest = self._is_over = False
         self._closed: ConnectionClosed | None = None
         self._ended = Flag()
         self._finished = Flag()
@@ -149,17 +148,19 @@ class YamuxConnection:
             self._is_running = True
             self.machine.ping(self.clock())
             tasks.start_soon(self._write)
-            if is_asyncio():
-                self._set_timer()
-            else:
-                tasks.start_soon(self._keep_time)
+            self._times.start(tasks)
             with self._reading:
                 await self._read()
             if self._closed is not None and self._closed.remote is False:
                 # Our last words: a go-away for a breach, or what `aclose` still flushes.
                 with anyio.move_on_after(CLOSE_TIMEOUT):
                     await self._finished.wait()
-            tasks.cancel_scope.cancel()
+            # Tasks that end by themselves cost less than a cancellation.
+            self._is_over = True
+            if self._is_writer_at_rest:
+                self._wake.set()
+            else:
+                tasks.cancel_scope.cancel()
 
     async def open_stream(self, *, priority: Priority = Priority.MEDIUM) -> YamuxStream:
         """Open a stream; waits while too many are unacknowledged; raises ConnectionClosed."""
@@ -178,7 +179,7 @@ class YamuxConnection:
             await self._accept_waiters.wait()
         stream = self._incoming.pop(0)
         self.machine.accept(stream.state, self.clock())
-        self._keep_deadline()
+        self._times.look_again()
         return stream
 
     async def open_pipe(
@@ -218,7 +219,7 @@ class YamuxConnection:
         if self._closed is None:
             self.machine.go_away(code)
             try:
-                if self._is_running:
+                if self._is_running and not self._says_goodbye():
                     with anyio.move_on_after(CLOSE_TIMEOUT):
                         self.wake_writer()
                         await self._finished.wait()
@@ -231,6 +232,11 @@ class YamuxConnection:
                 self._end_sending()
         if not self._is_running:
             await self._raw.aclose()
+
+    def _says_goodbye(self) -> bool:
+        """Send all that waits and the go-away; False if the socket does not take it now."""
+        self._flush()
+        return self.machine.is_finished and self._unsent is None and self._broken is None
 
     async def wait_closed(self) -> ConnectionClosed:
         """Wait for the end and return what ended it."""
@@ -314,12 +320,14 @@ class YamuxConnection:
             if self._closed is None:
                 raise anyio.EndOfStream
         except anyio.EndOfStream:
+            self._has_read = True
             try:
                 self._session.receive_eof()
                 self._end(ConnectionClosed(remote=True, code=self.machine.remote_go_away))
             except P2PError as error:
                 self._end(ConnectionClosed(remote=None, cause=error))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            self._has_read = True
             self._end(ConnectionClosed(remote=None, cause=error))
 
     def _receive(self, data: memoryview | bytes) -> bool:
@@ -381,18 +389,9 @@ class YamuxConnection:
             self._broken = error
             self.wake_writer()
         self._flushed()
-        if self.machine.inflight.next_timeout() < self._deadline:
+        if self.machine.inflight.next_timeout() < self._times.deadline:
             # Markers have deadlines; all else that is sent only puts deadlines off.
-            self._keep_deadline()
-
-    def _keep_deadline(self) -> None:
-        deadline = self.machine.next_timeout()
-        if deadline < self._deadline:
-            if self._earlier is None:
-                self._set_timer()
-            else:
-                self._deadline = deadline
-                self._earlier.set()
+            self._times.look_again()
 
     def _flush_socket(self, sock: FastStream, leave: int) -> None:
         if self._unsent is not None and not self._send_rest(sock):
@@ -472,6 +471,7 @@ class YamuxConnection:
                 self._end(ConnectionClosed(remote=False))
                 self._finished.set()
                 self._end_sending()
+                self._is_writer_at_rest = True
                 return
             if self._is_woken:
                 # More than one flush may send; or the rest of a write, to which more may come.
@@ -480,7 +480,11 @@ class YamuxConnection:
                 continue
             # No await between the last look and this, so no wake-up can be lost.
             self._wake = new_wakeup()
+            self._is_writer_at_rest = True
             await self._wake.wait()
+            if self._is_over:
+                return
+            self._is_writer_at_rest = False
 
     def _is_worth_flushing(self) -> bool:
         machine = self.machine
@@ -495,31 +499,6 @@ class YamuxConnection:
             await sock.wait_writable()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._broken = error
-
-    def _set_timer(self) -> None:
-        """Have asyncio call the machine when it is due: a handle costs less than a task."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._deadline = self.machine.next_timeout()
-        if self._closed is None and self._deadline < inf:
-            delay = max(self._deadline - self.clock(), 0)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._handle_timeout()
-        self._set_timer()
-
-    async def _keep_time(self) -> None:
-        """Do the same on trio, whose timers are tasks; apart from the writer, which wakes often."""
-        while self._closed is None:
-            self._deadline = self.machine.next_timeout()
-            self._earlier = anyio.Event()
-            with anyio.move_on_after(max(self._deadline - self.clock(), 0)) as scope:
-                await self._earlier.wait()
-            if scope.cancelled_caught:
-                self._handle_timeout()
 
     def _handle_timeout(self) -> None:
         try:
@@ -570,10 +549,9 @@ class YamuxConnection:
             self.wake_writer()
             self._socket.resume_reading()
             self._reading.deadline = anyio.current_time() + 2 * CLOSE_TIMEOUT  # to flush
-        else:
+        elif not self._has_read:
             self._reading.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._times.end()
 
     @property
     def _lingers(self) -> bool:
