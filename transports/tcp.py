@@ -179,6 +179,10 @@ class TcpTransport:
                 _reuse_port(sock)
                 sock.bind(place)
             code = sock.connect_ex(target)
+            if code == errno.EINPROGRESS:
+                # On this machine it is there at once; then a second call says so.
+                code = sock.connect_ex(target)
+                code = 0 if code == errno.EISCONN else code
             if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY):
                 await wait_writable(sock)
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

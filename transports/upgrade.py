@@ -169,7 +169,7 @@ class Upgraded:
         self, stream: ByteStream, addr: Multiaddr, *, side: Side, peer: PeerId | None
     ) -> Connection:
         try:
-            return await self.upgrade(stream, addr, side=side, peer=peer)
+            return await self.upgrade(stream, addr, side=side, peer=peer, is_run_next=True)
         except anyio.BrokenResourceError as error:
             await anyio.aclose_forcefully(stream)
             why = f"{addr} broke off during the upgrade: {error}"
@@ -188,10 +188,18 @@ class Upgraded:
         return key or X25519PrivateKey.generate()
 
     async def upgrade(
-        self, stream: ByteStream, addr: Multiaddr, *, side: Side, peer: PeerId | None = None
+        self,
+        stream: ByteStream,
+        addr: Multiaddr,
+        *,
+        side: Side,
+        peer: PeerId | None = None,
+        is_run_next: bool = False,
     ) -> YamuxConnection:
         """Make a connection of a byte stream, in any role; the caller bounds the time.
 
+        With `is_run_next` the last message of a dialer's handshake goes along with the first that
+        the connection sends when it is run: one packet less, and the peer is woken once.
         Raises NegotiationError, NoiseError, PeerIdMismatch, RemoteProtocolError.
         """
         if self._static is None:
@@ -210,7 +218,7 @@ class Upgraded:
             self._prepare()
             while (trailing := lazy.receive_data(await _receive(stream))) is None:
                 pass
-            result = await secure(stream, handshake, trailing=trailing)
+            result = await secure(stream, handshake, trailing=trailing, keeps_last=is_run_next)
         else:
             # The agreement rides along with the second message of Noise.
             agreement, trailing = await _agree_on_security(stream)
@@ -231,6 +239,7 @@ class Upgraded:
             channel_binding=result.channel_binding,
             clock=clock,
             early=early,
+            ahead=handshake.data_to_send(),
             limit=stream.extra(PathAttribute.limit, None),
             budget=self.budget,
         )

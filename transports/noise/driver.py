@@ -21,17 +21,21 @@ async def secure(
     trailing: bytes = b"",
     ahead: bytes = b"",
     meanwhile: Callable[[], None] = lambda: None,
+    keeps_last: bool = False,
 ) -> HandshakeResult:
     """Exchange the handshake's messages; what the peer sent behind them is in the result.
 
     `trailing` are bytes already received, `ahead` goes before the first message. `meanwhile` is
-    called while the peer has something to compute. The caller bounds the time. Raises NoiseError,
-    PeerIdMismatch, and what the byte stream raises.
+    called while the peer has something to compute. With `keeps_last` the dialer's last message is
+    left in `handshake` where the muxer is agreed on, to go along with the first record. The caller
+    bounds the time. Raises NoiseError, PeerIdMismatch, and what the byte stream raises.
     """
     received = trailing
     while True:
         if received:
             handshake.receive_data(received)
+        if keeps_last and handshake.is_complete and handshake.result.muxer is not None:
+            return handshake.result
         if data := ahead + handshake.data_to_send():
             await raw.send(data)
             ahead = b""

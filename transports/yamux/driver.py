@@ -80,6 +80,7 @@ class YamuxConnection:
         channel_binding: ChannelBinding,
         clock: Callable[[], float],
         early: Iterable[bytes] = (),
+        ahead: bytes = b"",
         limit: Limit | None = None,
         budget: NodeBudget | None = None,
     ) -> None:
@@ -95,6 +96,7 @@ class YamuxConnection:
         self._socket = raw if isinstance(raw, FastStream) else None
         self._session = session
         self._early = tuple(early)
+        self._ahead = ahead  # goes before the first record
         self._budget = budget
         self._opened_at = clock()
         self._bytes_sent = 0
@@ -113,7 +115,7 @@ class YamuxConnection:
         self._draining = False
         self._is_running = False
         self._reading = anyio.CancelScope()
-        self._has_read = False
+        self._has_read = self._has_ended_sending = False
         self._is_writer_at_rest = self._is_over = False
         self._closed: ConnectionClosed | None = None
         self._ended = Flag()
@@ -401,10 +403,14 @@ class YamuxConnection:
             self._in_bulk = machine.queued >= WORTH_SENDING
         while record := machine.data_to_send(RECORD, now):
             size = self._session.seal_into(record, _record_buffer)
-            sent = sock.send_nowait(_record_view[:size])
+            data = _record_view[:size]
+            if self._ahead:
+                data, self._ahead = memoryview(self._ahead + data), b""
+            is_last = machine.is_finished or (machine.has_farewell and machine.is_flushed)
+            sent = (sock.send_last_nowait if is_last else sock.send_nowait)(data)
             self._bytes_sent += size
-            if sent < size:
-                self._unsent = memoryview(bytes(_record_view[sent:size]))
+            if sent < len(data):
+                self._unsent = memoryview(bytes(data[sent:]))
                 self.wake_writer()
                 return
             budget -= size
@@ -428,7 +434,8 @@ class YamuxConnection:
             while record := machine.data_to_send(RECORD, self.clock()):
                 sealed = self._session.seal(record)
                 self._flushed()
-                await self._raw.send(sealed)
+                ahead, self._ahead = self._ahead, b""
+                await self._raw.send(ahead + sealed if ahead else sealed)
                 self._bytes_sent += len(sealed)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._broken = error
@@ -560,7 +567,8 @@ class YamuxConnection:
         return self._socket is not None and closed is not None and closed.remote is False
 
     def _end_sending(self) -> None:
-        if self._lingers and self._socket is not None:
+        if self._lingers and self._socket is not None and not self._has_ended_sending:
+            self._has_ended_sending = True
             self._socket.end_sending()
             wait = max(LINGER_TIME, LINGER_ROUND_TRIPS * (self._round_trips.mean or 0.0))
             deadline = anyio.current_time() + min(wait, CLOSE_TIMEOUT)

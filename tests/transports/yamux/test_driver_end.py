@@ -27,8 +27,8 @@ class Hasty(SocketStream):
         super().__init__(sock)
         self.far = far
 
-    def send_nowait(self, data):
-        sent = super().send_nowait(data)
+    def send_nowait(self, data, flags=0):
+        sent = super().send_nowait(data, flags)
         if self.is_last:
             self.far.close()
         return sent
