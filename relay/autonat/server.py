@@ -139,7 +139,7 @@ class AutonatServer:
 async def _prove(connection: Connection, nonce: int) -> None:
     """Deliver the nonce, and wait until it has been taken: the connection is closed then.
 
-    The end of the stream will do as well: rust answers and resets it, which may overtake the answer.
+    The end of the stream will do: rust answers and resets it, which may overtake the answer.
     """
     async with await connection.open_stream() as stream:
         _, trailing = await negotiate_dialer(stream, (DIAL_BACK_PROTOCOL,))
