@@ -16,9 +16,16 @@ from isthmus.node.events import (
     ReachabilityChanged,
 )
 from isthmus.node.privacy import PrivacyConfig
+from isthmus.relay.autonat.machine import RequestClient
 from isthmus.relay.autonat.observed import NatKind
 from isthmus.relay.autonat.reachability import Reachability
-from isthmus.relay.autonat.wire import DIAL_BACK_PROTOCOL, DIAL_REQUEST_PROTOCOL
+from isthmus.relay.autonat.wire import (
+    DIAL_BACK_PROTOCOL,
+    DIAL_REQUEST_PROTOCOL,
+    DialResponse,
+    DialStatus,
+    ResponseStatus,
+)
 from isthmus.relay.dcutr.wire import DCUTR_PROTOCOL, HolePunch, HolePunchType, encode
 from isthmus.transports.core.interfaces import Side
 from isthmus.transports.tcp import TcpTransport
@@ -91,6 +98,25 @@ async def test_two_servers_tell_a_node_that_it_is_public():
         assert node.reach.external == ()
         # They came as strangers, and left.
         assert {each.remote_peer for each in node.connections} <= {one.peer_id, other.peer_id}
+
+
+async def test_a_proof_is_delivered_also_where_its_answer_is_lost():
+    """As with rust, which resets the stream right behind its answer."""
+
+    async def take(stream):
+        await stream.receive()
+        stream.reset()
+
+    server = Node(listen=LOOPBACK, config=NEAR)
+    async with server, Node(listen=LOOPBACK) as client:
+        client.handle(DIAL_BACK_PROTOCOL, take)
+        asked = (client.addresses[0].without_peer(),)
+        machine = RequestClient(asked, 7)
+        async with await client.open_stream(server.addresses, DIAL_REQUEST_PROTOCOL) as stream:
+            await stream.send(machine.data_to_send())
+            while machine.answer is None:
+                machine.receive_data(await stream.receive())
+        assert machine.answer == DialResponse(ResponseStatus.OK, 0, DialStatus.OK)
 
 
 async def test_a_node_that_cannot_be_dialled_is_told_so():

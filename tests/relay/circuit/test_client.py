@@ -209,6 +209,9 @@ async def test_ordinary_streams_wait_for_a_path_without_a_limit():
             async with await alice.open_stream(circuit, "/open/1", allow_limited=True) as stream:
                 await stream.send(b"small")
                 assert await stream.receive() == b"small"
+            # Also where nothing is known of the peer but the circuit that it has dialled.
+            with pytest.raises(DialError, match="allow_limited"):
+                await bob.open_stream(alice.peer_id, ECHO)
             # The other side serves only what may run there.
             stream = await limited.open_stream()
             async with stream:
@@ -458,7 +461,7 @@ async def test_a_relay_is_asked_how_busy_it_is():
         events = bob.events()
         for _ in range(2):
             await until(events, RelayReserved)
-        client = bob._relayed.client
+        client = bob.relayed.client
         assert await client._load_of(relay.peer_id) == 0.25
         assert await client._load_of(other.node.peer_id) is None
         await client._look_at(relay.peer_id)
