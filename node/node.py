@@ -476,6 +476,7 @@ class Node:
             addresses=lambda: self._told(self._addresses),
             protocols=lambda: self._router.protocols,
             connections=lambda: self.connections,
+            is_standing=lambda each: self.relaying.is_standing(each),
             peers=self.peers,
             publish=self._events.publish,
             is_on_link=networks.holds,

@@ -58,6 +58,7 @@ class Identify:
         addresses: Callable[[], tuple[Multiaddr, ...]],
         protocols: Callable[[], tuple[str, ...]],
         connections: Callable[[], tuple[Connection, ...]],
+        is_standing: Callable[[Connection], bool],
         peers: PeerStore,
         publish: Callable[[NodeEvent], None],
         is_on_link: Callable[[Multiaddr], bool],
@@ -69,6 +70,7 @@ class Identify:
         self._addresses = addresses
         self._protocols = protocols
         self._connections = connections
+        self._is_standing = is_standing
         self._peers = peers
         self._publish = publish
         self._said: tuple[tuple[Multiaddr, ...], tuple[str, ...]] | None = None
@@ -169,7 +171,7 @@ class Identify:
         if believed:
             self._peers.set_addresses(peer, believed, seq=news.record_seq)
         # A push tells only what has changed; what the connection's end made void stays so.
-        if (message.protocols or not is_push) and connection in self._connections():
+        if (message.protocols or not is_push) and self._is_standing(connection):
             self._peers.set_protocols(peer, message.protocols, agent=message.agent_version)
         event = PeerIdentified(
             peer,
