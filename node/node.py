@@ -20,6 +20,7 @@ from ..transports.core.keys import PrivateKey
 from ..transports.core.peer_id import PeerId
 from .config import NodeConfig, upgrade_config
 from .dialing import Target, parse_listen, parse_target
+from .entries import Entry, StandingConnections
 from .events import AddressesChanged, EventHub, Listening
 from .examination import examine
 from .finding import DEFAULT_FOUND, Finding
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from .dialing import Destination
     from .dialreport import DialReport
     from .discovery import Discovery
-    from .entries import Entry
     from .events import EventReader, PeerIdentified
     from .limits import Fullness
     from .link import Link
@@ -475,8 +475,7 @@ class Node:
             key=self.key,
             addresses=lambda: self._told(self._addresses),
             protocols=lambda: self._router.protocols,
-            connections=lambda: self.connections,
-            is_standing=lambda each: self.relaying.is_standing(each),
+            connections=StandingConnections(self._swarm),
             peers=self.peers,
             publish=self._events.publish,
             is_on_link=networks.holds,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ...transports.core.interfaces import Connection, Stream
     from ...transports.core.keys import PrivateKey
     from ...transports.core.multiaddr import Multiaddr
+    from ..entries import StandingConnections
     from ..events import NodeEvent
     from ..peerstore import PeerStore
     from .identify import Verified
@@ -57,8 +58,7 @@ class Identify:
         key: PrivateKey,
         addresses: Callable[[], tuple[Multiaddr, ...]],
         protocols: Callable[[], tuple[str, ...]],
-        connections: Callable[[], tuple[Connection, ...]],
-        is_standing: Callable[[Connection], bool],
+        connections: StandingConnections,
         peers: PeerStore,
         publish: Callable[[NodeEvent], None],
         is_on_link: Callable[[Multiaddr], bool],
@@ -70,7 +70,6 @@ class Identify:
         self._addresses = addresses
         self._protocols = protocols
         self._connections = connections
-        self._is_standing = is_standing
         self._peers = peers
         self._publish = publish
         self._said: tuple[tuple[Multiaddr, ...], tuple[str, ...]] | None = None
@@ -128,7 +127,7 @@ class Identify:
             message = self._current()
             limiter = anyio.CapacityLimiter(MAX_PARALLEL_PUSHES)
             async with anyio.create_task_group() as tasks:
-                for connection in self._connections():
+                for connection in self._connections:
                     known = self._peers.protocols(connection.remote_peer) or ()
                     told = self._told.get(connection)
                     if told is not None and told != message and PUSH_PROTOCOL in known:
@@ -171,7 +170,7 @@ class Identify:
         if believed:
             self._peers.set_addresses(peer, believed, seq=news.record_seq)
         # A push tells only what has changed; what the connection's end made void stays so.
-        if (message.protocols or not is_push) and self._is_standing(connection):
+        if (message.protocols or not is_push) and connection in self._connections:
             self._peers.set_protocols(peer, message.protocols, agent=message.agent_version)
         event = PeerIdentified(
             peer,
