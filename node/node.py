@@ -28,9 +28,8 @@ from .inbound_streams import InboundStreams
 from .keeping import Keeping
 from .limits import Standing
 from .links import Links
-from .listening import Listeners
 from .networks import LocalNetworks
-from .privacy import told
+from .own_addresses import OwnAddresses
 from .protocols.identify_service import Identify
 from .protocols.own import own_protocols
 from .protocols.perf import PERF_PROTOCOL, serve_perf
@@ -111,13 +110,13 @@ class Node:
         self.stores = Stores(data_dir)
         self.peers = self.stores.peers
         self._events = EventHub()
-        self._relayed = Relayed(
+        self.relayed = Relayed(
             with_relays(self.config.relays, relays), peers=self.peers, publish=self._events.publish
         )
-        self._listen = (*parse_listen(listen), *self._relayed.listen)
-        self._listeners = Listeners()
-        self._addresses: tuple[Multiaddr, ...] = ()
-        self._bound: tuple[Multiaddr, ...] = ()
+        self._listen = (*parse_listen(listen), *self.relayed.listen)
+        self._own = OwnAddresses(
+            self.peer_id, self.config.privacy.addresses, lambda: self.reach.external
+        )
         self._has_to_watch = anyio.Event()
         if self._listen or lan:
             self._has_to_watch.set()
@@ -140,8 +139,7 @@ class Node:
     @property
     def addresses(self) -> tuple[Multiaddr, ...]:
         """The addresses this node can be dialled at, each ending in /p2p/<id>."""
-        own = self.peer_id
-        return tuple(address.with_peer(own) for address in self._addresses)
+        return self._own.named
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -161,7 +159,7 @@ class Node:
     @property
     def relays(self) -> tuple[RelayStatus, ...]:
         """The relays that this node is, or may be, reached behind."""
-        return self._relayed.status()
+        return self.relayed.status()
 
     def usage(self) -> tuple[Fullness, ...]:
         """Return how full each limit of this node is."""
@@ -409,10 +407,10 @@ class Node:
                     tasks.start_soon(self.reach.run)
                     tasks.start_soon(self._watch_networks)
                     if any(each.last_transport == CIRCUIT for each in self._listen):
-                        tasks.start_soon(self._relayed.run, self._events.reader())
-                    await self._listeners.bind(self._listen, self._swarm)
-                    self._update_addresses()
-                    self._listeners.serve(tasks, self._swarm, self._look_at_addresses)
+                        tasks.start_soon(self.relayed.run, self._events.reader())
+                    await self._own.listeners.bind(self._listen, self._swarm)
+                    self._own.update()
+                    self._own.listeners.serve(tasks, self._swarm, self._look_at_addresses)
                     self._events.publish(Listening(self.peer_id, self.addresses))
                     self._finding.start(tasks)
                     tasks.start_soon(self.stores.run, self._events.publish)
@@ -435,7 +433,7 @@ class Node:
             upgrade=upgrade_config(self.config.upgrade, self.config.limits),
             websocket=self.config.websocket,
             reuse_port=reuse_of(self.config, self._listen),
-            more=(self._relayed.transport,),
+            more=(self.relayed.transport,),
         )
         self._discovery = self._discover(chosen) if lan else None
         if self._discovery is not None:
@@ -465,15 +463,15 @@ class Node:
             self._swarm,
             config=self.config,
             peers=self.peers,
-            listening=lambda: self._bound,
+            listening=lambda: self._own.bound,
             is_on_link=networks.holds,
             publish=self._events.publish,
             on_change=self._look_at_addresses,
         )
-        self._relayed.bind(self._swarm)
+        self.relayed.bind(self._swarm)
         self._identify = Identify(
             key=self.key,
-            addresses=lambda: self._told(self._addresses),
+            addresses=self._own.told,
             protocols=lambda: self._router.protocols,
             connections=StandingConnections(self._swarm),
             peers=self.peers,
@@ -495,7 +493,7 @@ class Node:
             self.config,
             swarm=self._swarm,
             peers=self.peers,
-            addresses=lambda: self._told(self._addresses),
+            addresses=self._own.told,
             events=self._events,
             is_on_link=networks.holds,
             is_kept=self.stores.kept.__contains__,
@@ -511,7 +509,7 @@ class Node:
     def _on_networks(self) -> None:
         self._look_at_addresses()
         self.reach.network_changed()
-        self._relayed.client.network_changed()
+        self.relayed.client.network_changed()
         self.links.news()
         self._swarm.paths.news()
 
@@ -523,28 +521,22 @@ class Node:
         self.links.news(peer)
         self._swarm.paths.learnt(peer)
 
-    def _look_at_addresses(self) -> tuple[Multiaddr, ...]:
-        """Tell everyone if the addresses have changed; return them."""
-        if self._update_addresses():
+    def _look_at_addresses(self) -> None:
+        """Tell everyone if the addresses have changed."""
+        if self._own.update():
             self._events.publish(AddressesChanged(self.addresses))
             self._identify.poke()
-        return self._addresses
 
-    def _update_addresses(self) -> bool:
-        self._bound = self._listeners.addresses
-        found = dict.fromkeys((*self._bound, *self.reach.external))
-        before, self._addresses = self._addresses, tuple(found)
-        return before != self._addresses
-
-    def _told(self, addresses: tuple[Multiaddr, ...]) -> tuple[Multiaddr, ...]:
-        return told(addresses, self.config.privacy.addresses)
+    def _told_now(self) -> tuple[Multiaddr, ...]:
+        self._look_at_addresses()
+        return self._own.told()
 
     async def _stop(self) -> None:
         self._finding.stop()
         deadline = anyio.current_time() + self.config.stop_timeout
         with anyio.CancelScope(shield=True, deadline=deadline):
             async with anyio.create_task_group() as closing:
-                self._listeners.close(closing)
+                self._own.listeners.close(closing)
                 closing.start_soon(self._swarm.stop)
 
     async def _serve(self, entry: Entry, tasks: TaskGroup, on_end: Callable[[], None]) -> None:
@@ -580,7 +572,7 @@ class Node:
             self.config.lan,
             transports=tuple(transports),
             peers=self.peers,
-            addresses=lambda: self._told(self._look_at_addresses()),
+            addresses=self._told_now,
             publish=self._events.publish,
             news=self._on_sign_of,
             dial=self.config.dial_found,

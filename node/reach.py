@@ -89,7 +89,7 @@ class Reach:
         )
         self.dcutr = Dcutr(
             Ways(
-                addresses=self._punchable,
+                addresses=self.punchable,
                 may_dial=self._may_punch,
                 punch=self._punch,
                 adopt=swarm.adopt,
@@ -119,6 +119,13 @@ class Reach:
     def nat_kind(self) -> NatKind:
         """Return what others see of the NAT that this node is behind."""
         return self._observed.nat_kind(anyio.current_time())
+
+    def punchable(self) -> tuple[Multiaddr, ...]:
+        """Return the addresses at which a peer may meet us, external ones first."""
+        now = anyio.current_time()
+        own = (*self._external, *self._observed.candidates(now), *self._listening())
+        usable = (each for each in own if each.last_transport == "tcp" and self._is_open(each))
+        return self._may_be_told(dict.fromkeys(usable))
 
     def register(self, listen: Iterable[Multiaddr]) -> None:
         """Serve what is of use to a node that listens there: to one on loopback nothing is."""
@@ -250,13 +257,6 @@ class Reach:
             self._on_change()
 
     # DCUtR
-
-    def _punchable(self) -> tuple[Multiaddr, ...]:
-        """Return the addresses at which a peer may meet us, external ones first."""
-        now = anyio.current_time()
-        own = (*self._external, *self._observed.candidates(now), *self._listening())
-        usable = (each for each in own if each.last_transport == "tcp" and self._is_open(each))
-        return self._may_be_told(dict.fromkeys(usable))
 
     def _may_punch(self, address: Multiaddr) -> bool:
         transport = self._swarm.transport_for(address)

@@ -5,18 +5,22 @@ The contract, one JSON object a line: the program first says {"event": "listenin
 or {"id", "ok": false, "error", "kind"}, several at a time; it ends when its stdin ends. What each
 command does is in js/commands.mjs and py/commands.py; all programs have the same.
 
-The foreign ones also help, and are helped, to be reached; their part of it is in reach.*. They
-speak circuit relay v2 always, and these options add the rest:
+They also help, and are helped, to be reached; their part of it is in *reach.*. They dial through
+relays always, and these options add the rest:
 
+--circuits      isthmus only: be able to reserve, which the others always are
 --relay LIMITS  be a relay; {"reservations", "circuits" (of one peer), "ttl" (seconds), "seconds",
-                "bytes"}, each of them optional; seconds or bytes of 0 are no limit
+                "bytes", "allow" (isthmus only: the peers served)}, each of them optional; seconds
+                or bytes of 0 are no limit
 --autonat       serve AutoNAT v2 and ask it; py has not
 --dcutr         punch holes; py does not
---private       go only: believe in addresses that are not public. rust always does, js never does,
-                so js has AutoNAT and DCUtR only where addresses look public, as in tests/lab
+--private       go and isthmus: believe in addresses that are not public. rust always does, js never
+                does, so js has AutoNAT and DCUtR only where addresses look public, as in tests/lab
 
 reserve {address of a relay} -> {"addresses", "expires": Unix seconds (rust: null), "limit":
     {"seconds", "bytes"}, or null where there is none or the library does not keep it (js, py)}
+renewed {address, expires} -> as above, once the reservation at a relay, or of a peer here, ends
+    later; isthmus only
 reservations {} -> {"reservations", "circuits", "peers": ids (go: null)}, as a relay
 connections {address} -> {"connections": [{"address", "dialled", "relayed", "limited": null where
     the library does not know (rust, py)}]}

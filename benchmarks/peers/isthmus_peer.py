@@ -26,15 +26,15 @@ from ...node.node import Node
 from ...node.protocols.ping import ping
 from ...transports.core.errors import P2PError, unwrap_group
 from ...transports.core.multiaddr import Multiaddr
-from ...transports.tcp import TcpTransport
 from ...transports.websocket.config import WebSocketConfig
-from ...transports.websocket.transport import WebSocketTransport
 from .isthmus_bench import BENCHES, BLOCK, open_stream, perf_client, receive_exactly
+from .isthmus_reach import COMMANDS as REACH
+from .isthmus_reach import Punches, Reach, add_options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from ...transports.core.interfaces import Connection, RawTransport, Stream
+    from ...transports.core.interfaces import Connection, Stream
 
     Command = Callable[..., Awaitable[dict[str, Any]]]
 
@@ -329,6 +329,7 @@ COMMANDS: dict[str, Command] = {
     "wrong_peer": connect,
     "perf": perf,
     **BENCHES,
+    **REACH,
 }
 
 
@@ -354,12 +355,12 @@ ANSWERED = (
 )
 
 
-async def answer(node: Node, lock: anyio.Lock, line: str) -> None:
+async def answer(commands: dict[str, Command], node: Node, lock: anyio.Lock, line: str) -> None:
     """Run one command and print its answer."""
     request = json.loads(line)
     number, name = request.pop("id"), request.pop("do")
     try:
-        reply = {"id": number, "ok": True, "result": await COMMANDS[name](node, **request)}
+        reply = {"id": number, "ok": True, "result": await commands[name](node, **request)}
     except ANSWERED as error:
         reply = {"id": number, "ok": False, "error": str(error), "kind": type(error).__name__}
     async with lock:
@@ -372,7 +373,7 @@ def say(message: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-async def main(listen: str, websocket: WebSocketConfig) -> None:
+async def main(listen: str, websocket: WebSocketConfig, reach: Reach) -> None:
     """Serve until stdin ends."""
     # All connections of a test come from one host, and often from one peer.
     limits = LimitsConfig(
@@ -384,11 +385,20 @@ async def main(listen: str, websocket: WebSocketConfig) -> None:
         inbound_streams_unknown=LimitsConfig().inbound_streams,
         idle_timeout=math.inf,
     )
-    config = NodeConfig(limits=limits, serve_perf=True)
-    transports: list[RawTransport] = [TcpTransport(), WebSocketTransport(websocket)]
-    async with Node(listen=Multiaddr.parse(listen), transports=transports, config=config) as node:
+    config = NodeConfig(
+        limits=limits,
+        websocket=websocket,
+        serve_perf=True,
+        relay_server=reach.relay,
+        autonat=reach.autonat,
+        dcutr=reach.dcutr,
+    )
+    places = (Multiaddr.parse(listen), *reach.listen)
+    punches = Punches()
+    commands = COMMANDS | {"upgraded": punches.upgraded}
+    async with Node(listen=places, config=config) as node:
         for protocol, handler in HANDLERS.items():
-            node.handle(protocol, handler)
+            node.handle(protocol, handler, allow_limited=True)
         say(
             {
                 "event": "listening",
@@ -400,8 +410,10 @@ async def main(listen: str, websocket: WebSocketConfig) -> None:
         lock = anyio.Lock()
         with unwrap_group():
             async with anyio.create_task_group() as tasks:
+                if config.dcutr.enabled:
+                    tasks.start_soon(punches.run, node)
                 while line := await anyio.to_thread.run_sync(sys.stdin.readline):
-                    tasks.start_soon(answer, node, lock, line)
+                    tasks.start_soon(answer, commands, node, lock, line)
                 tasks.cancel_scope.cancel()
 
 
@@ -413,13 +425,15 @@ def run() -> None:
     parser.add_argument("--tls-cert", help="the certificate shown at /tls/ws")
     parser.add_argument("--tls-key", help="its key")
     parser.add_argument("--tls-ca", help="an authority to trust when dialling /tls/ws")
+    add_options(parser)
     options = parser.parse_args()
     websocket = WebSocketConfig(
         cert_file=options.tls_cert, key_file=options.tls_key, ca_file=options.tls_ca
     )
     backend = "trio" if options.backend == "trio" else "asyncio"
     extra = {"use_uvloop": options.backend == "uvloop"} if backend == "asyncio" else {}
-    anyio.run(main, options.listen, websocket, backend=backend, backend_options=extra)
+    arguments = (options.listen, websocket, Reach.of(options))
+    anyio.run(main, *arguments, backend=backend, backend_options=extra)
 
 
 if __name__ == "__main__":
