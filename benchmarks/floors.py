@@ -196,7 +196,7 @@ def _beside() -> Iterator[Bound]:
 
 
 def _relay() -> Iterator[Bound]:
-    """Compare a relay with js-libp2p's, between the same two ends, and bound what it holds."""
+    """Compare a circuit of ours with one of js-libp2p's, and bound what our relay holds then."""
     for phase in Phase:
         decides = phase is Phase.COLD
         for direction in ("up", "down"):

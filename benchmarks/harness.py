@@ -125,8 +125,7 @@ async def ask(
     """
     try:
         async with AsyncExitStack() as stack:
-            make = stage.relayed if question.is_relayed else stage.pair
-            on_stage = await make(stack, subject, wrap)
+            on_stage = await stage.set_up(stack, subject, question, wrap)
             versions[subject.name] = on_stage.asked.version
             if question.is_pinned:
                 pin(on_stage.listener.pid, on_stage.dialer.pid)

@@ -16,6 +16,9 @@ from .results import Phase
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+SAME_ENDS = "isthmus-uvloop"
+"""The ends of a circuit where they are the same whoever relays."""
+
 AEAD = "aead"
 """The question that is put to the cipher alone."""
 
@@ -98,7 +101,9 @@ class Question:
     is_pinned: bool = False
     """Whether each of the two processes gets a core of its own (Linux, two cores or more)."""
     is_relayed: bool = False
-    """Whether the subject relays between two ends, which are the same for everybody; see stage."""
+    """Whether the subject relays between two ends; see stage."""
+    ends: str = ""
+    """The program at both ends then, or empty for the subject's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +209,8 @@ def questions(work: Work) -> list[Question]:
         ),
         _beside(work, "beside", "HIGH echo beside LOW bulk", work.beside_interval),
         _beside(work, "flood", "HIGH echo without a pause beside LOW bulk", 0),
-        *_relayed(work),
+        *_relayed(work, ""),
+        *_relayed(work, SAME_ENDS),
     ]
 
 
@@ -235,29 +241,32 @@ def _throughput(work: Work, direction: str, streams: int) -> Question:
     )
 
 
-def relayed_name(direction: str) -> str:
-    """Return the name of a question through a relay, such as "relay-up" or "relay-echo"."""
-    return f"relay-{direction}"
+def relayed_name(what: str, ends: str = "") -> str:
+    """Return the name of a question through a relay, such as "relay-up" or "relay-echo-same"."""
+    return f"relay-{what}{'-same' if ends else ''}"
 
 
-def _relayed(work: Work) -> Iterator[Question]:
+def _relayed(work: Work, ends: str) -> Iterator[Question]:
     """Ask for throughput and echoes again, over one circuit."""
+    suffix = ", isthmus at both ends" if ends else ""
     for direction in ("up", "down"):
         yield replace(
             _throughput(work, direction, 1),
-            name=relayed_name(direction),
+            name=relayed_name(direction, ends),
             group="relay",
-            title=f"through a relay, {direction}",
+            title=f"through a relay, {direction}{suffix}",
             figures=("mb_s", "rss_mb"),
             is_relayed=True,
+            ends=ends,
         )
     yield Question(
-        name=relayed_name("echo"),
+        name=relayed_name("echo", ends),
         group="relay",
-        title="32-byte echo through a relay",
+        title=f"32-byte echo through a relay{suffix}",
         steps=_twice("bench_echo", count=work.echoes, size=32),
         figures=("p50_us", "p99_us"),
         is_relayed=True,
+        ends=ends,
     )
 
 

@@ -1,7 +1,8 @@
 """Who takes part in a question: a pair of the subject's, or the subject as a relay between two.
 
-Through a relay the two ends are always isthmus on uvloop, whoever relays: so both relays have the
-same work before them, from ends that are faster than any of them, and what differs is the relay.
+Through a relay the two ends are the subject's own, too, as in every other question: what peers of
+one implementation get from each other. A second set of questions has isthmus on uvloop at both
+ends, whoever relays: what differs then is the relay, and what the ends leave it of the cores.
 """
 
 from __future__ import annotations
@@ -19,12 +20,9 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from .peers.control import Peer
-    from .questions import Subject
+    from .questions import Question, Subject
 
     Wrap = Callable[[list[str], str], list[str]]
-
-END = "isthmus-uvloop"
-"""The program at both ends of a circuit."""
 
 AS_RELAY = ("--relay", '{"seconds": 0, "bytes": 0}')
 """Without limits of time or bytes: the relay alone says how fast it goes."""
@@ -62,8 +60,17 @@ class Stage:
             raise PeerFailed("connections", "NotRelayed", "the peers have found a direct path")
 
 
-async def pair(stack: AsyncExitStack, subject: Subject, wrap: Wrap) -> Stage:
-    """Start two processes of the subject, or one that is alone; raises PeerProgramError."""
+async def set_up(stack: AsyncExitStack, subject: Subject, question: Question, wrap: Wrap) -> Stage:
+    """Start whom a question needs: a pair, one that is alone, or a relay between two.
+
+    `wrap` may change the command lines. Raises PeerProgramError, TimeoutError.
+    """
+    if question.is_relayed:
+        return await _relayed(stack, subject, wrap, question.ends)
+    return await _pair(stack, subject, wrap)
+
+
+async def _pair(stack: AsyncExitStack, subject: Subject, wrap: Wrap) -> Stage:
     command = subject.command_line()
     listener = await _start(stack, subject.name, wrap(command, "listener"))
     dialer = listener
@@ -72,14 +79,19 @@ async def pair(stack: AsyncExitStack, subject: Subject, wrap: Wrap) -> Stage:
     return Stage(dialer=dialer, listener=listener, address=listener.address)
 
 
-async def relayed(stack: AsyncExitStack, subject: Subject, wrap: Wrap) -> Stage:
-    """Start the subject as a relay, and two ends that meet there; raises PeerProgramError."""
-    command, end = subject.command_line(), argv_of(END)
-    relay = await _start(stack, subject.name, [*wrap(command, "relay"), *AS_RELAY])
-    listener = await _start(stack, END, [*wrap(end, "listener"), "--circuits"])
-    dialer = await _start(stack, END, [*wrap(end, "dialer"), "--circuits"])
+async def _relayed(stack: AsyncExitStack, subject: Subject, wrap: Wrap, ends: str) -> Stage:
+    relay = await _start(stack, subject.name, [*wrap(subject.command_line(), "relay"), *AS_RELAY])
+    program = ends or subject.program
+    listener = await _start(stack, program, _end(program, wrap, "listener"))
+    dialer = await _start(stack, program, _end(program, wrap, "dialer"))
     held = await listener.call("reserve", address=relay.address)
     return Stage(dialer=dialer, listener=listener, address=held["addresses"][0], relay=relay)
+
+
+def _end(program: str, wrap: Wrap, role: str) -> list[str]:
+    command = wrap(argv_of(program), role)
+    # The others are always able to reserve.
+    return [*command, "--circuits"] if program.startswith("isthmus") else command
 
 
 async def _start(stack: AsyncExitStack, name: str, command: list[str]) -> Peer:
