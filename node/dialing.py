@@ -93,8 +93,8 @@ class Dial:
         self.steps: dict[Multiaddr, DialStep] = {}
         self.timeout: float | None = None
         """Seconds for each address, where it is not to be what the node has set."""
-        self.has_skipped = False
-        """Whether an address was left out, as a connection with a limit stands there."""
+        self.has_limited = False
+        """Whether a connection stands that will not do for all who wait, as it has a limit."""
         self.is_quiet = True
         """Whether nobody who waits wants to see an event of its failure."""
         self.is_extra = False
@@ -115,7 +115,7 @@ class Dial:
     @property
     def is_limited(self) -> bool:
         """Say whether there is a connection, but only one with a limit."""
-        return self.has_skipped or self._limited is not None
+        return self.has_limited or self._limited is not None
 
     @property
     def is_finished(self) -> bool:
@@ -141,7 +141,7 @@ class Dial:
                 and entry.connection.limit is not None
                 and entry.connection.remote_peer == self.peer
             ):
-                self.has_skipped = True
+                self.has_limited = True
                 continue
             if self.plan.add(address, kind):
                 self._ranks[address] = kind

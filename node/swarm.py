@@ -224,6 +224,7 @@ class Swarm:
         if dial is None or dial.is_finished or dial.scope.cancel_called:
             dial = self._start_dial(key, target, side, priority, (is_quiet, is_extra))
         dial.add(target.addresses, self.rank_of, circuits={} if fresh else self._by_address)
+        dial.has_limited |= not fresh and bool(self._standing(target, allow_limited=True))
         dial.is_quiet = dial.is_quiet and is_quiet
         self._table.hurry_dial(dial, priority)
         return dial
@@ -326,8 +327,7 @@ class Swarm:
         if self._tasks is None:
             raise LocalProtocolError("the node is not running")
         dial = self._dials[key] = Dial(target.peer, anyio.current_time())
-        # Before it asks for a place, which may be refused at once.
-        dial.is_quiet, dial.is_extra = how
+        dial.is_quiet, dial.is_extra = how  # before it asks for a place, which may be refused
         if not target.addresses and target.peer is not None:
             known = self._peers.addresses(target.peer)
             dial.add(known, self.rank_of, circuits=self._by_address)

@@ -1,10 +1,12 @@
-"""Peers that others wrote, and the table of what works with them."""
+"""Peers that others wrote, and the tables of what works with them."""
 
 from __future__ import annotations
 
 import pytest
 
-TABLE: dict[tuple[str, str], dict[str, str]] = {}
+DIRECT = "peer x direction x case"
+TABLES: dict[str, dict[tuple[str, str], dict[str, str]]] = {}
+"""By title: a column for each peer and direction, and what became of each case in it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,28 +24,35 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     cell = getattr(item, "callspec", None) and item.callspec.params.get("cell")
     if cell is None or (report.when != "call" and not report.failed and not report.skipped):
         return
-    row = TABLE.setdefault((cell.program, cell.direction), {})
-    backend = item.callspec.params.get("backend", "")
+    table = TABLES.setdefault(getattr(cell, "table", DIRECT), {})
+    row = table.setdefault((cell.program, cell.direction), {})
+    params = item.callspec.params
+    backend = params.get("backend", params.get("anyio_backend", ""))
     mark = "ok" if report.passed else "skipped" if report.skipped else "FAILED"
     row[cell.case] = f"{row.get(cell.case, '')} {backend}:{mark}".strip()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print peer x direction x case."""
-    if not TABLE:
-        return
-    cases = list(dict.fromkeys(case for row in TABLE.values() for case in row))
-    terminalreporter.section("interop: peer x direction x case")
-    columns = list(TABLE)
+    """Print every table."""
+    for title, table in TABLES.items():
+        terminalreporter.section(f"interop: {title}")
+        for line in lines_of(table):
+            terminalreporter.write_line(line)
+
+
+def lines_of(table: dict[tuple[str, str], dict[str, str]]) -> list[str]:
+    """Return the lines of a table, the columns' heads first."""
+    cases = list(dict.fromkeys(case for row in table.values() for case in row))
+    columns = list(table)
     heads = [f"{program} {direction}" for program, direction in columns]
     width = max(len(case) for case in cases)
     widths = [
-        max(len(head), *(len(TABLE[c].get(k, "-")) for k in cases))
+        max(len(head), *(len(table[c].get(k, "-")) for k in cases))
         for c, head in zip(columns, heads, strict=True)
     ]
-    line = "  ".join([" " * width, *(h.ljust(w) for h, w in zip(heads, widths, strict=True))])
-    terminalreporter.write_line(line)
+    lines = ["  ".join([" " * width, *(h.ljust(w) for h, w in zip(heads, widths, strict=True))])]
     for case in cases:
-        cells = (TABLE[column].get(case, "-") for column in columns)
-        cells = (cell.ljust(w) for cell, w in zip(cells, widths, strict=True))
-        terminalreporter.write_line("  ".join([case.ljust(width), *cells]))
+        found = (table[column].get(case, "-") for column in columns)
+        cells = (cell.ljust(w) for cell, w in zip(found, widths, strict=True))
+        lines.append("  ".join([case.ljust(width), *cells]))
+    return lines

@@ -8,20 +8,16 @@ import time
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute
-from isthmus.benchmarks.peers.control import Peer, launch
-from isthmus.benchmarks.peers.errors import PeerFailed, PeerUnavailable
-from isthmus.benchmarks.peers.install import argv_of
+from isthmus.benchmarks.peers.control import launch
+from isthmus.benchmarks.peers.errors import PeerFailed
 
-from .test_libp2p import _unavailable
+from .circuits import MIB, UNLIMITED, check_circuit, circuit, need, start, unused_address
 
 # What others' implementations do among themselves, to hold ours against.
 pytestmark = pytest.mark.slow
 
 PROGRAMS = ("js", "go", "rust")
 RELAYS = (*PROGRAMS, "py")
-UNLIMITED = '{"seconds": 0, "bytes": 0}'
-MIB = 1 << 20
 TRIPLES = [
     (relay, target, dialer)
     for relay, target, dialer in itertools.product(PROGRAMS, repeat=3)
@@ -52,48 +48,13 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True, scope="module")
 def installed() -> None:
     """Install the peers before the tests' time begins to run."""
-    try:
-        for program in RELAYS:
-            argv_of(program)
-    except PeerUnavailable as missing:
-        _unavailable(missing)
-
-
-def start(program: str, *arguments: str):
-    """Launch it so that loopback addresses count as real ones, which only go-libp2p can be told."""
-    private = ("--private",) if program == "go" else ()
-    return launch(program, arguments=(*arguments, *private))
-
-
-async def circuit(target: Peer, relay: Peer) -> str:
-    """Have the target reserve; return its address through the relay."""
-    held = await target.call("reserve", address=relay.address, timeout=10)
-    (address,) = held["addresses"]
-    assert address == f"{relay.address}/p2p-circuit/p2p/{target.peer_id}"
-    return address
+    need(RELAYS)
 
 
 @pytest.mark.parametrize(("relay", "target", "dialer"), TRIPLES + PYTHON)
 async def test_circuit_carries_both_ways(relay: str, target: str, dialer: str) -> None:
     async with start(relay, "--relay", UNLIMITED) as r, start(target) as t, start(dialer) as d:
-        address = await circuit(t, r)
-        assert (await d.call("connect", address=address))["peer_id"] == t.peer_id
-        assert (await d.call("echo", address=address, bytes=MIB))["bytes"] == MIB
-        (theirs,) = (await d.call("connections", address=address))["connections"]
-        assert (theirs["relayed"], theirs["dialled"]) == (True, True)
-        (ours,) = (await t.call("connections", address=d.address))["connections"]
-        assert (ours["relayed"], ours["dialled"]) == (True, False)
-        told = await r.call("reservations")
-        assert (told["reservations"], told["circuits"]) == (1, 1)
-        assert told["peers"] == (None if relay == "go" else [t.peer_id])
-        assert len((await d.call("ping", address=address, count=2))["rtt_ms"]) == 2
-        if target in {"rust", "py"} and dialer == "js":
-            # They say to have observed an address that begins with /p2p, as it came by a relay;
-            # js-libp2p takes only those that begin with an IP address or a name.
-            with pytest.raises(PeerFailed, match="InvalidParametersError"):
-                await d.call("identify", address=address)
-        else:
-            assert (await d.call("identify", address=address))["peer_id"] == t.peer_id
+        await check_circuit(r, t, d)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +117,6 @@ async def test_relay_tells_its_memory(program: str) -> None:
         statm = await anyio.Path(f"/proc/{relay.pid}/statm").read_text("ascii")
         pages = statm.split()[1]
         assert told["rss"] == pytest.approx(int(pages) * resource.getpagesize(), rel=0.3)
-
-
-async def unused_address() -> str:
-    """Return a loopback address where nobody listens."""
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        port = listener.extra(SocketAttribute.local_port)
-    return f"/ip4/127.0.0.1/tcp/{port}"
 
 
 @pytest.mark.parametrize(("server", "client"), PAIRS)

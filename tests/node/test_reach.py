@@ -16,9 +16,16 @@ from isthmus.node.events import (
     ReachabilityChanged,
 )
 from isthmus.node.privacy import PrivacyConfig
+from isthmus.relay.autonat.machine import RequestClient
 from isthmus.relay.autonat.observed import NatKind
 from isthmus.relay.autonat.reachability import Reachability
-from isthmus.relay.autonat.wire import DIAL_BACK_PROTOCOL, DIAL_REQUEST_PROTOCOL
+from isthmus.relay.autonat.wire import (
+    DIAL_BACK_PROTOCOL,
+    DIAL_REQUEST_PROTOCOL,
+    DialResponse,
+    DialStatus,
+    ResponseStatus,
+)
 from isthmus.relay.dcutr.wire import DCUTR_PROTOCOL, HolePunch, HolePunchType, encode
 from isthmus.transports.core.interfaces import Side
 from isthmus.transports.tcp import TcpTransport
@@ -93,12 +100,31 @@ async def test_two_servers_tell_a_node_that_it_is_public():
         assert {each.remote_peer for each in node.connections} <= {one.peer_id, other.peer_id}
 
 
+async def test_a_proof_is_delivered_also_where_its_answer_is_lost():
+    """As with rust, which resets the stream right behind its answer."""
+
+    async def take(stream):
+        await stream.receive()
+        stream.reset()
+
+    server = Node(listen=LOOPBACK, config=NEAR)
+    async with server, Node(listen=LOOPBACK) as client:
+        client.handle(DIAL_BACK_PROTOCOL, take)
+        asked = (client.addresses[0].without_peer(),)
+        machine = RequestClient(asked, 7)
+        async with await client.open_stream(server.addresses, DIAL_REQUEST_PROTOCOL) as stream:
+            await stream.send(machine.data_to_send())
+            while machine.answer is None:
+                machine.receive_data(await stream.receive())
+        assert machine.answer == DialResponse(ResponseStatus.OK, 0, DialStatus.OK)
+
+
 async def test_a_node_that_cannot_be_dialled_is_told_so():
     """Its listener is gone, as if behind a NAT: what it says of itself leads nowhere."""
     one, other = (Node(listen=LOOPBACK, config=NEAR) for _ in range(2))
     async with one, other, Node(listen=LOOPBACK, config=NEAR) as node:
         events = node.events()
-        await node._listeners[0].aclose()
+        await node._own.listeners[0].aclose()
         await node.connect(one.addresses)
         await node.connect(other.addresses)
         changed = await until(events, ReachabilityChanged)
@@ -115,7 +141,7 @@ async def test_an_address_that_others_see_is_claimed_once_it_was_reached():
     node = Node(listen="/ip4/0.0.0.0/tcp/0", config=alone)
     async with node, Node(listen=LOOPBACK, config=alone) as server:
         events = node.events()
-        local = node._bound[0]
+        local = node._own.bound[0]
         seen = Multiaddr.parse(f"/ip4/127.0.0.2/tcp/{local.port}")
         node.reach._observed.add(1, local=local, external=seen, observer=1)
         server.reach.server._may_dial = lambda address: address == seen

@@ -209,6 +209,9 @@ async def test_ordinary_streams_wait_for_a_path_without_a_limit():
             async with await alice.open_stream(circuit, "/open/1", allow_limited=True) as stream:
                 await stream.send(b"small")
                 assert await stream.receive() == b"small"
+            # Also where nothing is known of the peer but the circuit that it has dialled.
+            with pytest.raises(DialError, match="allow_limited"):
+                await bob.open_stream(alice.peer_id, ECHO)
             # The other side serves only what may run there.
             stream = await limited.open_stream()
             async with stream:
@@ -375,7 +378,7 @@ async def test_a_relay_that_starts_again_gives_a_new_reservation():
         bob = await nodes.enter_async_context(Node(relays=address))
         events = bob.events()
         await until(events, RelayReserved)
-        await relay.node._listeners[0].aclose()
+        await relay.node._own.listeners[0].aclose()
         for each in relay.node.connections:
             await each.aclose()
         await until(events, RelayLost)
