@@ -540,10 +540,15 @@ class Node:
                 closing.start_soon(self._swarm.stop)
 
     async def _serve(self, entry: Entry, tasks: TaskGroup, on_end: Callable[[], None]) -> None:
+        def ended() -> None:
+            on_end()
+            # At once: a handler that does not notice must not hold a slot for who has left.
+            self.relaying.connection_ended(entry.connection)
+
         self.reach.came(entry.connection)
         tasks.start_soon(self._greet, entry)
         try:
-            await self._router.serve(entry.connection, tasks, entry.upkeep, on_end)
+            await self._router.serve(entry.connection, tasks, entry.upkeep, ended)
         finally:
             self.relaying.connection_ended(entry.connection)
             self._identify.forget(entry.connection)
