@@ -115,7 +115,7 @@ async def test_a_walk(seed, scaled):
     async with relay(**settings) as node, AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(Node()) for _ in range(PEERS)]
         walk = Walk(node, [Client(each, node) for each in nodes], choice)
-        for _ in range(scaled(1500)):
+        for _ in range(scaled(3000)):
             await walk.step()
         for peer in walk.peers:
             peer.leave()
