@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from . import idle
 from .link import CONGESTION, PLAIN, question_name
-from .questions import AEAD, throughput_name
+from .questions import AEAD, relayed_name, throughput_name
 from .results import Measure, Phase, Series
+from .stage import MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +113,7 @@ def _judge(results: Results, bound: Bound) -> Verdict:
 
 def all_bounds() -> list[Bound]:
     """Return every floor and target that the harness measures."""
-    return [*_throughput(), *_latency(), *_beside(), *_idle(), *_link()]
+    return [*_throughput(), *_latency(), *_beside(), *_relay(), *_idle(), *_link()]
 
 
 def _throughput() -> Iterator[Bound]:
@@ -191,6 +192,40 @@ def _beside() -> Iterator[Bound]:
             floor=Limit(0.85),
             target=None,
             prototype="0.84x-0.94x",
+        )
+
+
+def _relay() -> Iterator[Bound]:
+    """Compare a circuit of ours with one of js-libp2p's, and bound what our relay holds then."""
+    for phase in Phase:
+        decides = phase is Phase.COLD
+        for direction in ("up", "down"):
+            name = relayed_name(direction)
+            yield Bound(
+                title=f"throughput {direction} through a relay, {phase}: of js's",
+                measure=Measure(OURS, name, phase, "mb_s"),
+                reference=Measure("js", name, phase, "mb_s"),
+                sense=Sense.AT_LEAST,
+                floor=Limit(4),
+                target=Limit(5),
+                decides=decides,
+            )
+            yield Bound(
+                title=f"MB that the relay holds then, {direction}, {phase}: of js's",
+                measure=Measure(OURS, name, phase, MEMORY),
+                reference=Measure("js", name, phase, MEMORY),
+                sense=Sense.AT_MOST,
+                floor=Limit(0, plus=100),
+                target=None,
+            )
+        yield Bound(
+            title=f"echo p50 through a relay, {phase}: of js's",
+            measure=Measure(OURS, relayed_name("echo"), phase, "p50_us"),
+            reference=Measure("js", relayed_name("echo"), phase, "p50_us"),
+            sense=Sense.AT_MOST,
+            floor=Limit(0.6),
+            target=Limit(0.5),
+            decides=decides,
         )
 
 

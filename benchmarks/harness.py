@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from . import environment, idle, link
-from .peers.control import running
+from . import environment, idle, link, stage
 from .peers.errors import PeerProgramError
 from .questions import SUBJECTS, Question, Step, Subject, Work, questions
 from .results import Failure, Results, Sample
@@ -24,7 +23,7 @@ from .results import Failure, Results, Sample
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .peers.control import Peer
+    from .stage import Stage
 
 STEP_TIMEOUT = 300.0
 """Seconds for one command: the slowest peer takes some 20 for the longest."""
@@ -121,20 +120,16 @@ async def ask(
 ) -> list[Sample | Failure]:
     """Put one question to a fresh pair and return the answers that count, or one failure.
 
-    `wrap` may change the command lines; it is told "listener" or "dialer". What the program calls
-    itself goes into `versions`.
+    `wrap` may change the command lines; it is told "listener", "dialer" or "relay". What the
+    program calls itself goes into `versions`.
     """
     try:
         async with AsyncExitStack() as stack:
-            command = subject.command_line()
-            listener = await _start(stack, subject, wrap(command, "listener"))
-            dialer = listener
-            if not subject.is_alone:
-                dialer = await _start(stack, subject, wrap(command, "dialer"))
-            versions[subject.name] = dialer.version
+            on_stage = await stage.set_up(stack, subject, question, wrap)
+            versions[subject.name] = on_stage.asked.version
             if question.is_pinned:
-                pin(listener.pid, dialer.pid)
-            found = await _answers(subject, question, dialer, listener.address)
+                pin(on_stage.listener.pid, on_stage.dialer.pid)
+            found = await _answers(subject, question, on_stage)
     except (PeerProgramError, TimeoutError) as error:
         why = str(error).partition("; stderr:")[0] or type(error).__name__
         return [Failure(subject=subject.name, question=question.name, number=number, why=why)]
@@ -149,10 +144,6 @@ async def ask(
         for step, figures in found
         if step.phase is not None
     ]
-
-
-async def _start(stack: AsyncExitStack, subject: Subject, command: list[str]) -> Peer:
-    return await stack.enter_async_context(running(subject.name, command))
 
 
 def pin(*processes: int) -> None:
@@ -170,10 +161,11 @@ def pin(*processes: int) -> None:
 
 
 async def _answers(
-    subject: Subject, question: Question, dialer: Peer, address: str
+    subject: Subject, question: Question, on_stage: Stage
 ) -> list[tuple[Step, Mapping[str, float]]]:
     """Give every command and return what came; raises PeerProgramError, TimeoutError."""
-    to: dict[str, Any] = {} if subject.is_alone else {"address": address}
+    dialer = on_stage.dialer
+    to: dict[str, Any] = {} if subject.is_alone else {"address": on_stage.address}
     if question.connects:
         await dialer.call("connect", **to)
     found: list[tuple[Step, Mapping[str, float]]] = []
@@ -186,7 +178,8 @@ async def _answers(
         figures = {
             name: float(value) for name, value in answer.items() if isinstance(value, int | float)
         }
-        found.append((step, figures))
+        found.append((step, figures | on_stage.memory()))
+    await on_stage.check()
     return found
 
 

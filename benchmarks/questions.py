@@ -7,14 +7,17 @@ same: first the question cold, then the warm-up, then the question again, warm.
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .peers.install import argv_of
 from .results import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+SAME_ENDS = "isthmus-uvloop"
+"""The ends of a circuit where they are the same whoever relays."""
 
 AEAD = "aead"
 """The question that is put to the cipher alone."""
@@ -97,6 +100,10 @@ class Question:
     """Whether the pair is connected before the first step."""
     is_pinned: bool = False
     """Whether each of the two processes gets a core of its own (Linux, two cores or more)."""
+    is_relayed: bool = False
+    """Whether the subject relays between two ends; see stage."""
+    ends: str = ""
+    """The program at both ends then, or empty for the subject's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +127,9 @@ class Subject:
         return [sys.executable, "-m", "isthmus.benchmarks.baselines", self.name]
 
 
-_PEER_GROUPS = frozenset({"throughput", "echo", "streams", "dials", "beside", "flood", "idle"})
+_PEER_GROUPS = frozenset(
+    {"throughput", "echo", "streams", "dials", "beside", "flood", "idle", "relay"}
+)
 _SOCKET_GROUPS = frozenset({"throughput", "echo"})
 
 SUBJECTS = {
@@ -147,19 +156,21 @@ SUBJECTS = {
             name="py",
             title="py-libp2p",
             program="py",
-            # It refuses a second connection of one peer.
-            groups=_PEER_GROUPS - {"idle"},
+            # It refuses a second connection of one peer. As a relay it always tells of limits, and
+            # nobody moves bulk over a circuit with limits.
+            groups=_PEER_GROUPS - {"idle", "relay"},
             # It waits 350 ms in every dial, so the count changes nothing but the time it takes.
             fewer={"dials": 10},
         ),
         Subject(name="go", title="go-libp2p", program="go", groups=_PEER_GROUPS),
-        Subject(name="rust", title="rust-libp2p", program="rust", groups=_PEER_GROUPS),
+        # It always tells of limits, too.
+        Subject(name="rust", title="rust-libp2p", program="rust", groups=_PEER_GROUPS - {"relay"}),
     )
 }
 BASELINES = ("raw", "bare", "aead")
 """Asked in every run, whichever peers are chosen."""
 PEERS = tuple(name for name in SUBJECTS if name not in BASELINES)
-GROUPS = ("throughput", "echo", "streams", "dials", "beside", "idle", "link", "flood")
+GROUPS = ("throughput", "echo", "streams", "dials", "beside", "relay", "idle", "link", "flood")
 
 
 def questions(work: Work) -> list[Question]:
@@ -198,6 +209,8 @@ def questions(work: Work) -> list[Question]:
         ),
         _beside(work, "beside", "HIGH echo beside LOW bulk", work.beside_interval),
         _beside(work, "flood", "HIGH echo without a pause beside LOW bulk", 0),
+        *_relayed(work, ""),
+        *_relayed(work, SAME_ENDS),
     ]
 
 
@@ -225,6 +238,35 @@ def _throughput(work: Work, direction: str, streams: int) -> Question:
             step(work.warm_bytes, Phase.WARM),
         ),
         figures=("mb_s",),
+    )
+
+
+def relayed_name(what: str, ends: str = "") -> str:
+    """Return the name of a question through a relay, such as "relay-up" or "relay-echo-same"."""
+    return f"relay-{what}{'-same' if ends else ''}"
+
+
+def _relayed(work: Work, ends: str) -> Iterator[Question]:
+    """Ask for throughput and echoes again, over one circuit."""
+    suffix = ", isthmus at both ends" if ends else ""
+    for direction in ("up", "down"):
+        yield replace(
+            _throughput(work, direction, 1),
+            name=relayed_name(direction, ends),
+            group="relay",
+            title=f"through a relay, {direction}{suffix}",
+            figures=("mb_s", "rss_mb"),
+            is_relayed=True,
+            ends=ends,
+        )
+    yield Question(
+        name=relayed_name("echo", ends),
+        group="relay",
+        title=f"32-byte echo through a relay{suffix}",
+        steps=_twice("bench_echo", count=work.echoes, size=32),
+        figures=("p50_us", "p99_us"),
+        is_relayed=True,
+        ends=ends,
     )
 
 

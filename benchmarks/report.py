@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .results import Results, Series
 
 NOTHING = "-"
-UNITS = {"mb_s": "MB/s", "us": "us", "per_second": "per s", "kib_each": "KiB"}
+UNITS = {"mb_s": "MB/s", "us": "us", "per_second": "per s", "kib_each": "KiB", "_mb": "MB"}
 LINK_FIGURES = ("idle_p50_us", "idle_p99_us", "p50_us", "p99_us", "bulk_mb_s")
 FAILURES_SHOWN = 20
 """Lines of failures: more of them repeat one another."""

@@ -26,7 +26,8 @@ class LimitsConfig:
     """
 
     connections: int = 512
-    """Connections at most, in both directions; one costs some ten KiB and a file descriptor."""
+    """Connections at most, in both directions; one costs some forty KiB and an open
+    file, and `isthmus run` has the system allow as many files, as far as it may."""
 
     outbound_share: float = 0.25
     """The part of `connections` that strangers who connect never take: it is for what this node

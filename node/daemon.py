@@ -22,6 +22,7 @@ from ..transports.core.keys import PrivateKey
 from ..transports.core.multiaddr import Multiaddr
 from .api import SOCKET_FILE
 from .config import NodeConfig
+from .descriptors import make_room
 from .interfaces import interface_addresses
 from .keystore import DataDir, explained, load_or_create
 from .node import Node
@@ -147,6 +148,8 @@ async def serve(options: DaemonOptions, reporter: Reporter) -> None:
         identity = _identity(options)
         listening = _listening(options, reporter)
         node = _node(options, identity.key, listening.addresses)
+        if (too_few := make_room(node.config.limits)) is not None:
+            reporter.notice(too_few)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_report, node.events(), reporter)
             with _explained(listening):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .limits import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from ..transports.core.interfaces import Connection
     from .liveness import Pulse
 
@@ -49,3 +51,30 @@ class Entry:
     def is_busy(self) -> bool:
         """Say whether a stream is open that is not mere upkeep."""
         return self.usage().is_busy
+
+
+class _Table(Protocol):
+    """What knows the entries."""
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """Those of the connections that stand."""
+
+    def entry(self, connection: Connection) -> Entry | None:
+        """Return the one of a connection."""
+
+
+class StandingConnections:
+    """The connections of a table that stand; one is looked up without looking at the others."""
+
+    def __init__(self, table: _Table) -> None:
+        self._table = table
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Yield all that stand now."""
+        return (entry.connection for entry in self._table.entries)
+
+    def __contains__(self, connection: Connection) -> bool:
+        """Say whether this one stands."""
+        entry = self._table.entry(connection)
+        return entry is not None and not entry.is_ended

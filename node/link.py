@@ -6,7 +6,6 @@ when to dial. What changes is told to the listeners, and kept in `history`.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -98,7 +97,8 @@ class Link:
     ) -> None:
         self.peer = peer
         self.state = LinkState.DISCONNECTED
-        self.history: deque[LinkChange] = deque(known, HISTORY)
+        # Lists: a deque takes 760 bytes before it holds anything, and most links have two changes.
+        self.history: list[LinkChange] = list(known)[-HISTORY:]
         self._policy = policy
         self._clock = clock
         self._listeners: list[Callable[[Link, LinkChange], None]] = []
@@ -228,5 +228,6 @@ class Link:
         self.state = state
         change = LinkChange(state, self._clock(), reason[:MAX_REASON])
         self.history.append(change)
+        del self.history[:-HISTORY]
         for listener in tuple(self._listeners):
             listener(self, change)

@@ -20,6 +20,7 @@ from ..transports.core.keys import PrivateKey
 from ..transports.core.peer_id import PeerId
 from .config import NodeConfig, upgrade_config
 from .dialing import Target, parse_listen, parse_target
+from .entries import Entry, StandingConnections
 from .events import AddressesChanged, EventHub, Listening
 from .examination import examine
 from .finding import DEFAULT_FOUND, Finding
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     from .dialing import Destination
     from .dialreport import DialReport
     from .discovery import Discovery
-    from .entries import Entry
     from .events import EventReader, PeerIdentified
     from .limits import Fullness
     from .link import Link
@@ -473,7 +473,7 @@ class Node:
             key=self.key,
             addresses=self._own.told,
             protocols=lambda: self._router.protocols,
-            connections=lambda: self.connections,
+            connections=StandingConnections(self._swarm),
             peers=self.peers,
             publish=self._events.publish,
             is_on_link=networks.holds,
@@ -540,10 +540,15 @@ class Node:
                 closing.start_soon(self._swarm.stop)
 
     async def _serve(self, entry: Entry, tasks: TaskGroup, on_end: Callable[[], None]) -> None:
+        def ended() -> None:
+            on_end()
+            # At once: a handler that does not notice must not hold a slot for who has left.
+            self.relaying.connection_ended(entry.connection)
+
         self.reach.came(entry.connection)
         tasks.start_soon(self._greet, entry)
         try:
-            await self._router.serve(entry.connection, tasks, entry.upkeep, on_end)
+            await self._router.serve(entry.connection, tasks, entry.upkeep, ended)
         finally:
             self.relaying.connection_ended(entry.connection)
             self._identify.forget(entry.connection)

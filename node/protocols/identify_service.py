@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ...transports.core.interfaces import Connection, Stream
     from ...transports.core.keys import PrivateKey
     from ...transports.core.multiaddr import Multiaddr
+    from ..entries import StandingConnections
     from ..events import NodeEvent
     from ..peerstore import PeerStore
     from .identify import Verified
@@ -57,7 +58,7 @@ class Identify:
         key: PrivateKey,
         addresses: Callable[[], tuple[Multiaddr, ...]],
         protocols: Callable[[], tuple[str, ...]],
-        connections: Callable[[], tuple[Connection, ...]],
+        connections: StandingConnections,
         peers: PeerStore,
         publish: Callable[[NodeEvent], None],
         is_on_link: Callable[[Multiaddr], bool],
@@ -126,7 +127,7 @@ class Identify:
             message = self._current()
             limiter = anyio.CapacityLimiter(MAX_PARALLEL_PUSHES)
             async with anyio.create_task_group() as tasks:
-                for connection in self._connections():
+                for connection in self._connections:
                     known = self._peers.protocols(connection.remote_peer) or ()
                     told = self._told.get(connection)
                     if told is not None and told != message and PUSH_PROTOCOL in known:
@@ -169,7 +170,7 @@ class Identify:
         if believed:
             self._peers.set_addresses(peer, believed, seq=news.record_seq)
         # A push tells only what has changed; what the connection's end made void stays so.
-        if (message.protocols or not is_push) and connection in self._connections():
+        if (message.protocols or not is_push) and connection in self._connections:
             self._peers.set_protocols(peer, message.protocols, agent=message.agent_version)
         event = PeerIdentified(
             peer,

@@ -8,15 +8,17 @@ import random
 import socket
 import sys
 import threading
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import anyio
 import pytest
 from click import ClickException
 from click.testing import CliRunner
-from isthmus.benchmarks import command, hotspots, link
+from isthmus.benchmarks import command, hotspots, link, stage
 from isthmus.benchmarks.baselines import Bare, Raw, pour, receive_exactly
 from isthmus.benchmarks.harness import Plan, ask, begun, chosen, pin, run
+from isthmus.benchmarks.peers.errors import PeerFailed
 from isthmus.benchmarks.questions import BASELINES, PEERS, SUBJECTS, Subject, Work, questions
 from isthmus.benchmarks.results import Failure, Phase, load
 
@@ -74,7 +76,7 @@ async def test_a_run_of_isthmus():
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_every_question_to_isthmus():
-    groups = frozenset({"throughput", "echo", "streams", "dials", "beside"})
+    groups = frozenset({"throughput", "echo", "streams", "dials", "beside", "flood", "relay"})
     plan = Plan(subjects=chosen(["uvloop"], BASELINES), groups=groups, rounds=1, work=TINY)
     found = begun(plan)
     await run(plan, found, lambda _: None)
@@ -88,6 +90,30 @@ async def test_sockets_move_bytes_both_ways(name):
     for direction in ("up-1", "down-1"):
         found = await ask(SUBJECTS[name], question(direction), 1, {})
         assert [each.phase for each in found] == [Phase.COLD, Phase.WARM]
+
+
+@pytest.mark.parametrize("name", ["relay-up", "relay-echo-same"])
+async def test_a_relay_between_two(name):
+    versions = {}
+    cold, warm = await ask(SUBJECTS["asyncio"], question(name), 1, versions)
+    assert (cold.phase, warm.phase) == (Phase.COLD, Phase.WARM)
+    assert versions["asyncio"].startswith("isthmus ")
+    assert all(10 < each.figures["rss_mb"] < 500 for each in (cold, warm))
+    for figure in question(name).figures:
+        assert warm.figures[figure] > 0
+
+
+async def test_peers_that_left_their_relay_are_a_failure():
+    """The listener is told as one that was dialled directly: that is no figure of a relay."""
+    async with AsyncExitStack() as stack:
+        asked = question("relay-echo")
+        on_stage = await stage.set_up(stack, SUBJECTS["asyncio"], asked, lambda command, _: command)
+        await on_stage.dialer.call("connect", address=on_stage.address)
+        await on_stage.check()
+        await on_stage.dialer.call("connect", address=on_stage.relay.address)
+        direct = replace(on_stage, address=on_stage.relay.address)
+        with pytest.raises(PeerFailed, match="direct path"):
+            await direct.check()
 
 
 async def test_the_cipher_is_alone():

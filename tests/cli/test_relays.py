@@ -121,3 +121,18 @@ def test_what_is_shown_of_relays_steers_no_terminal():
     assert len(lines) == 2
     assert all(line.isprintable() for line in lines)
     assert "12.3 ms  discovered  a" in lines[0]
+
+
+def test_no_flag_alone_opens_a_relay(isthmus, tmp_path):
+    complaint = isthmus("run", "--relay=generous", "--listen", LOOPBACK).complaint()
+    assert "put their ids into relay.allow" in complaint
+    daemon = isthmus.start("run", "--json", "--listen", LOOPBACK, "--relay")
+    stranger = Program(tmp_path / "stranger")
+    arguments = ("--listen", LOOPBACK, "--relay-via", daemon.address())
+    try:
+        refused = stranger.start("run", "--json", *arguments).event("relay_refused")
+    finally:
+        stranger.close()
+    assert "it does not serve this peer" in refused["reason"]
+    status = isthmus("relay", "status", "--json").json()
+    assert (status["reservations"]["used"], status["refused"]) == (0, {"PERMISSION_DENIED": 1})

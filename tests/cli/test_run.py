@@ -275,3 +275,15 @@ def test_listens_on_websocket_with_and_without_a_certificate(isthmus, tmp_path):
 )
 def test_certificates_that_are_not_there(isthmus, options, why):
     assert why in isthmus("run", *options).complaint()
+
+
+@pytest.mark.parametrize(("hard", "files"), [(500, 500), (4096, 768)])
+def test_it_has_the_system_allow_as_many_open_files_as_connections_need(isthmus, hard, files):
+    script = f'ulimit -Hn 4096; ulimit -Sn 200; ulimit -Hn {hard}; exec "$@"'
+    arguments = ("run", "--json", "--ephemeral", "--listen", LOOPBACK)
+    daemon = isthmus.start(*arguments, prefix=("sh", "-c", script, "sh"))
+    daemon.address()
+    resource = pytest.importorskip("resource")
+    assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (files, hard)
+    said = daemon.stop().err
+    assert ("limits.connections 512 may need 768" in said) == (hard < 768)

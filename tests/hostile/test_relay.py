@@ -15,6 +15,9 @@ from isthmus.relay.circuit.wire import (
     HopType,
     Peer,
     Status,
+    StopMessage,
+    StopType,
+    Voucher,
 )
 from isthmus.transports.core.errors import StreamReset
 from isthmus.transports.core.varint import encode_varint, length_prefixed
@@ -122,6 +125,69 @@ async def test_stop_nonsense(name):
             answer, _ = await source.connect(attacker.peer_id)
         assert answer.status == Status.CONNECTION_FAILED
         source.leave()
+
+
+async def test_stop_noise(seed, scaled):
+    """A target that answers with what is nearly an answer; some of it may even be one."""
+    choice = random.Random(seed)
+    async with attacked_relay(circuits_per_peer=1000) as (victim, attacker), Node() as node:
+        source = Client(node, victim.node)
+        await attacker.reserve()
+        good = StopMessage(StopType.STATUS, status=Status.OK).frame()
+        for _ in range(scaled(200)):
+            answer = bytearray(good + choice.randbytes(choice.randrange(3)))
+            for _ in range(choice.randrange(1, 3)):
+                answer[choice.randrange(len(answer))] ^= choice.randrange(1, 256)
+            attacker.answer = bytes(answer)
+            stream = await source.hop()
+            await stream.send(HopMessage(HopType.CONNECT, Peer(attacker.peer_id)).frame())
+            # What lacks its end is waited for; here it never comes.
+            far = await attacker.taken.receive()
+            with anyio.move_on_after(0.02), suppress(StreamReset):
+                await stream.receive()
+            far.reset()
+            stream.reset()
+        attacker.answer = good
+        answer, _ = await source.connect(attacker.peer_id)
+        assert answer.status == Status.OK
+        source.leave()
+
+
+async def test_nobody_reserves_for_another():
+    """A request that names somebody: who asks has the reservation, and it leads to nobody else."""
+    async with attacked_relay() as (victim, attacker), Node() as node:
+        other = Client(node, victim.node)
+        for named in (other.peer_id, victim.node.peer_id):
+            answer, _ = await attacker.ask(HopMessage(HopType.RESERVE, Peer(named)))
+            assert answer.status == Status.OK
+            Voucher.from_envelope(
+                answer.reservation.voucher, relay=victim.node.peer_id, peer=attacker.peer_id
+            )
+            held = victim.node.relaying.status()["reservations"]["peers"]
+            assert [each["peer"] for each in held] == [str(attacker.peer_id)]
+            answer, _ = await other.connect(named)
+            assert answer.status in (Status.NO_RESERVATION, Status.PERMISSION_DENIED)
+        other.leave()
+
+
+async def test_a_slot_ends_with_its_peer_though_a_handler_does_not_notice():
+    """A handler that looks at nothing, of a stream that was opened before."""
+    async with attacked_relay() as (victim, attacker):
+        goes_on, runs = anyio.Event(), anyio.Event()
+
+        async def deaf(_):
+            runs.set()
+            await goes_on.wait()
+
+        victim.node.handle("/deaf", deaf)
+        # Its first stream is this one: who serves it is who waits for the connection's end.
+        stream = await attacker.node.open_stream(victim.node.addresses, "/deaf")
+        await runs.wait()
+        assert (await attacker.reserve()).status == Status.OK
+        await stream.connection.aclose()
+        await victim.until(lambda: not victim.node.relaying.status()["reservations"]["used"])
+        assert not goes_on.is_set()
+        goes_on.set()
 
 
 async def test_who_does_not_say_what_it_wants_is_reset():

@@ -17,7 +17,7 @@ from isthmus.benchmarks.peers.control import launch
 from isthmus.benchmarks.peers.install import argv_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from isthmus.benchmarks.peers.control import Peer
 
@@ -34,33 +34,9 @@ PROGRAMS = (
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """The controller's; isthmus runs in processes of its own, on each event loop."""
-    return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no tool that measures the tests take memory in the processes that are measured."""
-    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture(params=PROGRAMS)
 def program(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-@pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Print a figure where whoever runs the tests sees it."""
-
-    def tell(text: str) -> None:
-        with capsys.disabled():
-            sys.stdout.write(f"\n{text}\n")
-
-    return tell
 
 
 @asynccontextmanager

@@ -39,6 +39,24 @@ def test_only_public_is_open(preset, is_on, is_open):
     assert not RelayServerConfig(preset="generous", allow=(SOMEBODY,)).is_open
 
 
+@given(
+    st.sampled_from(["off", "default", "generous", "public"]),
+    st.dictionaries(
+        st.sampled_from(["circuit_bytes", "circuit_duration", "circuit_rate", "bandwidth"]),
+        st.just(0),
+    ),
+    st.dictionaries(
+        st.sampled_from(["reservations", "reservations_per_prefix", "circuits"]),
+        st.just(1 << 20),
+    ),
+    st.booleans(),
+)
+def test_no_setting_but_public_opens_a_relay(preset, unlimited, large, is_listed):
+    allow = (SOMEBODY,) if is_listed or preset == "generous" else ()
+    config = RelayServerConfig(preset=preset, allow=allow, **unlimited, **large)
+    assert config.is_open == (preset == "public")
+
+
 def test_what_is_set_replaces_the_presets_and_zero_is_no_limit():
     config = RelayServerConfig(
         preset="public", circuit_bytes=0, circuit_duration=0, circuits=7, circuit_rate=50_000
