@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
 
-from ...transports.core.errors import P2PError
+from ...transports.core.errors import P2PError, StreamReset
 from ...transports.core.varint import LengthPrefixReader
 from ...transports.multistream import negotiate_dialer
 from .limits import RequestLimits
@@ -136,12 +137,17 @@ class AutonatServer:
 
 
 async def _prove(connection: Connection, nonce: int) -> None:
-    """Deliver the nonce, and wait until it has been taken: the connection is closed then."""
+    """Deliver the nonce, and wait until the stream has ended: the connection is closed then.
+
+    Whether it was taken the client knows itself, as go. rust resets the stream right behind its
+    answer, which is lost where both arrive together.
+    """
     async with await connection.open_stream() as stream:
         _, trailing = await negotiate_dialer(stream, (DIAL_BACK_PROTOCOL,))
         await stream.send(encode_dial_back(nonce))
         await stream.send_eof()
         reader = LengthPrefixReader(MAX_DIAL_BACK_BYTES)
         reader.feed(trailing)
-        while reader.next_frame() is None:
-            reader.feed(await stream.receive())
+        with suppress(StreamReset, anyio.EndOfStream):
+            while reader.next_frame() is None:
+                reader.feed(await stream.receive())

@@ -16,9 +16,15 @@ from isthmus.node.events import (
     ReachabilityChanged,
 )
 from isthmus.node.privacy import PrivacyConfig
+from isthmus.relay.autonat.machine import RequestClient
 from isthmus.relay.autonat.observed import NatKind
 from isthmus.relay.autonat.reachability import Reachability
-from isthmus.relay.autonat.wire import DIAL_BACK_PROTOCOL, DIAL_REQUEST_PROTOCOL
+from isthmus.relay.autonat.wire import (
+    DIAL_BACK_PROTOCOL,
+    DIAL_REQUEST_PROTOCOL,
+    DialStatus,
+    encode_dial_back,
+)
 from isthmus.relay.dcutr.wire import DCUTR_PROTOCOL, HolePunch, HolePunchType, encode
 from isthmus.transports.core.interfaces import Side
 from isthmus.transports.tcp import TcpTransport
@@ -107,6 +113,28 @@ async def test_a_node_that_cannot_be_dialled_is_told_so():
         # A new network: what was found is to be found again.
         node._on_networks()
         assert node.reachability is Reachability.PRIVATE
+
+
+async def test_a_proof_counts_as_delivered_though_the_stream_is_reset_behind_it():
+    """As rust does, right behind its answer, which is lost where both come in together."""
+    quiet = replace(NEAR, autonat=AutonatConfig(enabled=False))
+    server, node = Node(listen=LOOPBACK, config=NEAR), Node(listen=LOOPBACK, config=quiet)
+    nonces = []
+
+    async def take(stream):
+        nonces.append(await stream.receive())
+        stream.reset()
+
+    node.handle(DIAL_BACK_PROTOCOL, take)
+    async with server, node:
+        await node.connect(server.addresses)
+        machine = RequestClient((node._bound[0],), 7)
+        async with await node.open_stream(server.peer_id, DIAL_REQUEST_PROTOCOL) as stream:
+            await stream.send(machine.data_to_send())
+            while machine.answer is None:
+                machine.receive_data(await stream.receive())
+        assert machine.answer.dial_status is DialStatus.OK
+        assert nonces == [encode_dial_back(7)]
 
 
 async def test_an_address_that_others_see_is_claimed_once_it_was_reached():
