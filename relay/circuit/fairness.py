@@ -54,6 +54,11 @@ class FairShare(Generic[Source, Ticket]):
         """Bytes that a source may move before it asks again."""
         return int(min(self._round, LARGEST_CHUNK))
 
+    @property
+    def is_paced(self) -> bool:
+        """Whether a bandwidth sets the pace."""
+        return self._bandwidth is not None
+
     def join(self, source: Source) -> None:
         """Count a circuit of a source."""
         self._circuits[source] += 1

@@ -184,6 +184,13 @@ class Stream(ByteStream):
     def statistics(self) -> StreamStatistics:
         """This stream's counters."""
 
+    def read_steadily(self, step: int) -> None:
+        """Let the peer send on after every `step` bytes that are taken, not in bursts of a window.
+
+        For a reader that sets the pace itself, so that what the peer sends does not queue up on
+        the way. Where a stream's windows are not this side's to grant it does nothing.
+        """
+
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

@@ -91,6 +91,7 @@ class StreamState:
         "reset_code",
         "reset_remote",
         "stalled",
+        "step",
         "updated_at",
         "window",
     )
@@ -116,6 +117,7 @@ class StreamState:
         self.received = ReceiveBuffer()
         self.window = INITIAL_WINDOW
         self.granted = INITIAL_WINDOW
+        self.step: int | None = None  # bytes taken for which credit is granted; None: half a window
         self.updated_at = now
         self.grown_at = now
         self.grown_bytes = 0
@@ -179,6 +181,8 @@ class StreamState:
         the path could refill it.
         """
         owed = self.window - self.granted - len(self.received)
+        if self.step is not None:
+            return self._replenish_steadily(owed, now, round_trip_time, may_grow=may_grow)
         if owed < self.window >> 1:
             return 0
         elapsed = now - self.updated_at
@@ -187,6 +191,31 @@ class StreamState:
         if may_grow and round_trip_time is not None and self._gains(now, elapsed, round_trip_time):
             owed += self.window
             self.window *= 2
+        self.granted += owed
+        return owed
+
+    def _replenish_steadily(
+        self, owed: int, now: float, round_trip_time: float | None, *, may_grow: bool
+    ) -> int:
+        """Grant in small steps; a window grows only while the reader finds nothing to take.
+
+        What a window is larger than that waits on the way, in somebody's queue.
+        """
+        if owed < min(self.step or 0, self.window >> 1):
+            return 0
+        self.grown_bytes += owed
+        if self.grown_bytes >= self.window >> 1:
+            elapsed = now - self.grown_at
+            self.grown_at, self.grown_bytes = now, 0
+            if (
+                may_grow
+                and not self.received
+                and round_trip_time is not None
+                and elapsed <= GROWTH_ROUND_TRIPS * max(round_trip_time, SHORTEST_ROUND_TRIP)
+                and self.window < MAX_RECEIVE_WINDOW
+            ):
+                owed += self.window
+                self.window *= 2
         self.granted += owed
         return owed
 

@@ -126,6 +126,10 @@ class YamuxStream(Stream):
         self._machine.send(self.state, memoryview(preface.data_to_send()))
         self.connection.wake_writer()
 
+    def read_steadily(self, step: int) -> None:
+        """Let the peer send on after every `step` bytes that are taken."""
+        self.state.step = step
+
     def statistics(self) -> StreamStatistics:
         """This stream's counters."""
         state = self.state
