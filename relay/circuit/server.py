@@ -310,7 +310,9 @@ class RelayServer:
         except LimitExceeded as error:
             raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, str(error)) from error
         try:
-            far = await self._open_stop(slot, source)
+            far = await self._open_stop_for(stream, slot, source)
+            if far is None:
+                return
             answer = HopMessage(HopType.STATUS, limit=self.limits.told, status=Status.OK)
             if await _answer(stream, answer):
                 await self._carry(stream, far, source, target)
@@ -318,6 +320,21 @@ class RelayServer:
                 far.reset()
         finally:
             self._circuits.leave(source, target)
+
+    async def _open_stop_for(
+        self, near: Stream, slot: Slot[Connection], source: PeerId
+    ) -> Stream | None:
+        """Do so as long as the source waits for it; None if it has gone.
+
+        Else who dials on while a target is silent would soon be at its limits.
+        """
+        far: Stream | None = None
+        with unwrap_group():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_cancel_when_gone, near, tasks.cancel_scope)
+                far = await self._open_stop(slot, source)
+                tasks.cancel_scope.cancel()
+        return far
 
     async def _open_stop(self, slot: Slot[Connection], source: PeerId) -> Stream:
         """Open a stream to the target and have it take the circuit; raises _Refused."""
@@ -402,6 +419,16 @@ _NOT_TOLD = (AddressClass.RELAYED, AddressClass.PROCESS_LOCAL)
 
 def _is_direct(connection: Connection) -> bool:
     return connection.limit is None and "p2p-circuit" not in connection.remote_addr.names
+
+
+async def _cancel_when_gone(stream: Stream, scope: anyio.CancelScope) -> None:
+    """Cancel if a peer resets its stream; what it says early is left for later."""
+    try:
+        stream.unread(await stream.receive())
+    except anyio.EndOfStream:
+        return
+    except _BROKEN:
+        scope.cancel()
 
 
 async def _answer(stream: Stream, message: HopMessage) -> bool:

@@ -95,6 +95,36 @@ async def test_a_target_has_half_a_minute_to_take_a_circuit():
         bob.leave()
 
 
+async def test_a_source_that_has_gone_holds_no_circuit_though_the_target_is_silent():
+    async with relay(circuits_per_peer=1) as node, in_memory() as one, in_memory() as other:
+        alice, bob = Client(one, node), Client(other, node)
+        await bob.reserve()
+        good, bob.answer = bob.answer, b"\x04"
+        stream = await alice.hop()
+        await stream.send(HopMessage(HopType.CONNECT, Peer(bob.peer_id)).frame())
+        await anyio.sleep(1)
+        assert len(bob.asked) == 1
+        stream.reset()
+        await anyio.sleep(1)
+        bob.answer = good
+        near, _ = await alice.circuit(bob)
+        near.reset()
+        bob.leave()
+
+
+async def test_what_a_source_says_early_is_not_lost():
+    async with relay() as node, in_memory() as one, in_memory() as other:
+        alice, bob = Client(one, node), Client(other, node)
+        await bob.reserve()
+        stream = await alice.hop()
+        await stream.send(HopMessage(HopType.CONNECT, Peer(bob.peer_id)).frame() + b"early")
+        far = await bob.taken.receive()
+        with anyio.fail_after(10):
+            assert await far.receive() == b"early"
+        stream.reset()
+        bob.leave()
+
+
 async def test_who_says_nothing_has_ten_seconds():
     async with relay() as node, in_memory() as one:
         stream = await Client(one, node).hop()
