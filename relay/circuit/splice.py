@@ -126,7 +126,7 @@ class Splice:
         if share.is_paced or self._limits.circuit_rate is not None:
             # What the two send is to wait at them, not in the queue of the line to here.
             for stream in (near, far):
-                stream.read_steadily(share.chunk)
+                stream.move_in_steps(share.chunk)
         try:
             with unwrap_group(), self._running:
                 async with anyio.create_task_group() as tasks:

@@ -184,11 +184,11 @@ class Stream(ByteStream):
     def statistics(self) -> StreamStatistics:
         """This stream's counters."""
 
-    def read_steadily(self, step: int) -> None:
-        """Let the peer send on after every `step` bytes that are taken, not in bursts of a window.
+    def move_in_steps(self, step: int) -> None:
+        """Have little wait here: two steps of so many bytes to be sent, and of what was taken one.
 
-        For a reader that sets the pace itself, so that what the peer sends does not queue up on
-        the way. Where a stream's windows are not this side's to grant it does nothing.
+        For who sets the pace of what passes, so that it waits at the peers and not in the queues of
+        the way. A stream whose windows are not this side's to grant may do nothing.
         """
 
     async def __aexit__(

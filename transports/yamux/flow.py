@@ -117,7 +117,7 @@ class StreamState:
         self.received = ReceiveBuffer()
         self.window = INITIAL_WINDOW
         self.granted = INITIAL_WINDOW
-        self.step: int | None = None  # bytes taken for which credit is granted; None: half a window
+        self.step: int | None = None  # bytes after which credit is granted; None: half a window
         self.updated_at = now
         self.grown_at = now
         self.grown_bytes = 0
@@ -146,8 +146,11 @@ class StreamState:
 
     def queue_room(self, connection_queued: int) -> int:
         """Return how many bytes may be queued, given what all streams have queued together."""
-        full = connection_queued >= CONNECTION_QUEUE
-        return max((SMALL_QUEUE if full else SEND_QUEUE) - self.queued, 0)
+        if connection_queued >= CONNECTION_QUEUE:
+            most = SMALL_QUEUE
+        else:
+            most = SEND_QUEUE if self.step is None else 2 * self.step
+        return max(most - self.queued, 0)
 
     def take_frame(self, size: int) -> list[memoryview]:
         """Remove exactly `size` queued bytes, as slices that are not copied."""

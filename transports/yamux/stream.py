@@ -126,8 +126,8 @@ class YamuxStream(Stream):
         self._machine.send(self.state, memoryview(preface.data_to_send()))
         self.connection.wake_writer()
 
-    def read_steadily(self, step: int) -> None:
-        """Let the peer send on after every `step` bytes that are taken."""
+    def move_in_steps(self, step: int) -> None:
+        """Queue two steps at most, and grant credit after every `step` bytes that are taken."""
         self.state.step = step
 
     def statistics(self) -> StreamStatistics:

@@ -147,6 +147,54 @@ def test_a_window_does_not_grow_beyond_the_budget():
     assert stream.window == 4 * WINDOW
 
 
+# Steps
+
+STEP = 10_000
+
+
+def test_in_steps_credit_is_granted_after_each(machine: YamuxMachine):
+    stream = opened(machine)
+    stream.step = STEP
+    machine.receive_data(data(1, bytes(WINDOW)), 0.0)
+    machine.take(stream, STEP - 1, 0.0)
+    assert drain(machine) == b""
+    machine.take(stream, 1, 0.0)
+    assert drain(machine) == update(1, STEP)
+    machine.take(stream, 2 * STEP, 0.0)
+    assert drain(machine) == update(1, 2 * STEP)
+
+
+def stepping(machine: YamuxMachine, stream: StreamState, *, unread: int, rtt: float = 0.1) -> int:
+    """Take ten times the first window in steps, with so much left each time; return the window."""
+    measure(machine, rtt)
+    stream.step = STEP
+    machine.receive_data(data(1, bytes(unread)), rtt)
+    for turn in range(10 * WINDOW // STEP):
+        machine.receive_data(data(1, bytes(STEP)), rtt + turn * 0.001)
+        machine.take(stream, STEP, rtt + turn * 0.001)
+        drain(machine)
+    return stream.window
+
+
+def test_in_steps_a_window_grows_while_there_is_nothing_to_take(machine: YamuxMachine):
+    assert stepping(machine, opened(machine), unread=0) > WINDOW
+
+
+def test_in_steps_it_does_not_where_the_reader_is_the_slower_side(machine: YamuxMachine):
+    assert stepping(machine, opened(machine), unread=STEP) == WINDOW
+
+
+def test_in_steps_it_does_not_where_the_path_is_short(machine: YamuxMachine):
+    assert stepping(machine, opened(machine), unread=0, rtt=0.001) == WINDOW
+
+
+def test_in_steps_little_is_queued(machine: YamuxMachine):
+    stream = opened(machine)
+    stream.step = STEP
+    assert machine.send(stream, memoryview(bytes(WINDOW))) == 2 * STEP
+    assert machine.send(stream, memoryview(bytes(WINDOW))) == 0
+
+
 # The connection's budget
 
 
