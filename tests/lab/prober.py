@@ -14,7 +14,7 @@ import sys
 import time
 
 import anyio
-from isthmus import Node
+from isthmus import Multiaddr, Node
 from isthmus.node.protocols.ping import PING_BYTES, PING_PROTOCOL
 from isthmus.transports.core.errors import P2PError
 
@@ -45,7 +45,15 @@ async def dial(addresses):
             )
         except (P2PError, TimeoutError) as error:
             seconds = anyio.current_time() - started
-            say("failed", began=began, seconds=seconds, reason=f"{type(error).__name__}: {error}")
+            report = node.why(Multiaddr.parse(addresses[0]).peer_id)
+            say(
+                "failed",
+                began=began,
+                seconds=seconds,
+                reason=f"{type(error).__name__}: {error}",
+                ways=[(str(each.remote_addr), node.is_suspect(each)) for each in node.connections],
+                last_dial=None if report is None else report.to_json(),
+            )
             return
         seconds = anyio.current_time() - started
         assert answer == sent

@@ -1,11 +1,8 @@
-"""Two pairs of peers and their relay, whose link is the narrow one: what one leaves to the other."""
+"""Two pairs of peers and their relay, whose link is narrow: what one leaves to the other."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,90 +12,128 @@ PROGRAM = Path(__file__).with_name("circuits.py")
 LINK = 50e6 / 8
 """Bytes a second of the relay's link, each way."""
 
-DELAY = 10
-"""Milliseconds on it, one way: 40 from one peer of a circuit to the other and back."""
+BANDWIDTH = 5_650_000
+"""What the relay is told to use of it: nine tenths, as docs/relay.md has it. TCP and IP take 5 %
+of the link for themselves, and the acknowledgements of the other direction 2 %."""
 
-BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+DELAY = 10
+"""Milliseconds on the link, one way: 40 from one peer of a circuit to the other and back."""
+
+WAITS = 0.02
+"""Seconds that an echo may take longer beside a flood."""
+
+SHARE = 0.45
+"""Of the relay's link, for a peer that wants as much as another."""
+
+SETTLED = 2.0
+"""Seconds after which a flood is looked at: its first window comes at once, whatever is wanted."""
+
+RATE = 500_000
+"""Bytes a second of one circuit, where these are limited."""
+
+BACKENDS = pytest.mark.parametrize(
+    "backend", ["asyncio", pytest.param("trio", marks=pytest.mark.slow)]
+)
 
 
 class Scene:
-    def __init__(self, lab, start, backend, directory, settings):
+    """A relay behind a narrow link; what its peers are told does not limit their circuits."""
+
+    def __init__(self, lab, start, backend, directory):
         self.lab = lab
         self._start = start
         self._backend = backend
-        host = lab.add_host("relay")
-        host.link.shape(delay=DELAY, rate=settings.pop("rate", "50mbit"))
-        (directory / "relay").mkdir()
-        settings = {"circuit_bytes": 0, "circuit_duration": 0, **settings}
-        text = "".join(f"{key} = {value}\n" for key, value in settings.items())
-        (directory / "relay" / "isthmus.toml").write_text(f"[relay]\n{text}")
-        listen = ("--no-lan", "--listen", f"/ip4/{host.ip}/tcp/4001", "--backend", backend)
-        self.relay = start(host, "--relay=public", *listen, directory=directory / "relay")
-        self._place = self.relay.event("listening")["addresses"][0]
+        self._directory = directory / "relay"
+        self._place = ""
 
-    def run(self, host, *arguments):
-        role, *rest = arguments
-        return self._start.program(
-            host, (sys.executable, str(PROGRAM), role, self._backend, *rest)
-        )
+    def relay(self, **settings):
+        host = self.lab.add_host("relay")
+        host.link.shape(delay=DELAY, rate=LINK * 8)
+        self._directory.mkdir()
+        settings = {"circuit_bytes": 0, "circuit_duration": 0, **settings}
+        lines = ["[relay]", *(f"{key} = {value}" for key, value in settings.items()), ""]
+        (self._directory / "isthmus.toml").write_text("\n".join(lines))
+        listen = ("--no-lan", "--listen", f"/ip4/{host.ip}/tcp/4001", "--backend", self._backend)
+        relay = self._start(host, "--relay=public", *listen, directory=self._directory)
+        self._place = relay.event("listening")["addresses"][0]
 
     def pair(self, name):
-        target = self.run(self.lab.add_host(f"{name}-far"), "target", self._place)
+        """Return what of a new pair of peers sends, and what is sent to."""
+        target = self._run(self.lab.add_host(f"{name}-far"), "target", self._place)
         address = target.event("reserved")["address"]
-        return self.lab.add_host(f"{name}-near"), target, address
+        return Near(self._run, self.lab.add_host(f"{name}-near"), address), target
+
+    def taken(self, targets, seconds):
+        """Return the bytes a second that each target takes in the time that begins now."""
+        counts = [len(each.events("taken")) for each in targets]
+        self.lab.wait(seconds)
+        rates = []
+        for target, count in zip(targets, counts, strict=True):
+            first, *_, last = target.events("taken")[count:]
+            rates.append((last["bytes"] - first["bytes"]) / (last["time"] - first["time"]))
+        return rates
+
+    def _run(self, host, role, *arguments):
+        command = (sys.executable, str(PROGRAM), role, self._backend, *arguments)
+        return self._start.program(host, command)
+
+
+class Near:
+    """The peer of a pair that dials the other."""
+
+    def __init__(self, run, host, address):
+        self._run = run
+        self._host = host
+        self._address = address
+
+    def flood(self):
+        self._run(self._host, "flood", self._address).event("flooding")
+
+    def echoes(self, count):
+        """Return the times of so many echoes, ascending."""
+        program = self._run(self._host, "echo", self._address, str(count))
+        return sorted(program.event("echoes", timeout=60)["times"])
 
 
 def quantile(times, part):
-    return sorted(times)[int(len(times) * part)]
+    return times[min(int(len(times) * part), len(times) - 1)]
 
 
-def rate(target, since, until):
-    """Bytes a second that a sink has taken between two times."""
-    told = [each for each in target.events("taken") if since <= each["time"] <= until]
-    first, last = told[0], told[-1]
-    return (last["bytes"] - first["bytes"]) / (last["time"] - first["time"])
+@pytest.fixture
+def scene(lab, start, tmp_path, backend):
+    return Scene(lab, start, backend, tmp_path)
 
 
-@pytest.mark.parametrize("setting", json.loads(os.environ.get("RELAY", "[]")))
-@pytest.mark.timeout(170)
-def test_dbg(lab, start, tmp_path, setting):
-    backend = setting.pop("backend", "asyncio")
-    print("\n", setting)
-    rate_ = setting.get("rate")
-    if rate_:
-        setting["rate"] = tuple(rate_)
-    cc = setting.pop("cc", None)
-    scene = Scene(lab, start, backend, tmp_path, setting)
-    n1, t1, a1 = scene.pair("one")
-    n2, t2, a2 = scene.pair("two")
-    for h in lab.hosts.values():
-        if cc and h.links:
-            h.congestion(cc)
+@BACKENDS
+@pytest.mark.timeout(120)
+def test_a_flood_leaves_the_other_its_echo_and_its_half(scene, scaled, backend):
+    scene.relay(bandwidth=BANDWIDTH)
+    (loud, sink), (quiet, other) = scene.pair("loud"), scene.pair("quiet")
+    count = scaled(1000)
+    idle = quiet.echoes(count)
+    loud.flood()
+    scene.lab.wait(SETTLED)
+    beside = quiet.echoes(count)
+    quiet.flood()
+    scene.lab.wait(SETTLED)
+    rates = scene.taken((sink, other), 2 + scaled(8))
+    shares = [each / LINK for each in rates]
+    print(  # noqa: T201
+        f"\n{backend}: idle p99 {quantile(idle, 0.99) * 1e3:.1f} ms, beside a flood"
+        f" p50 {quantile(beside, 0.5) * 1e3:.1f}, p99 {quantile(beside, 0.99) * 1e3:.1f} ms;"
+        f" shares of the link {shares[0]:.3f} and {shares[1]:.3f}"
+    )
+    assert quantile(beside, 0.99) <= quantile(idle, 0.99) + WAITS
+    assert shares[1] >= SHARE
 
-    def echo(count):
-        p = scene.run(n2, "echo", a2, str(count))
-        return p.event("echoes", timeout=60)["times"]
 
-    idle = echo(100)
-    print("\n", backend, setting, "idle", quantile(idle, 0.5), quantile(idle, 0.99))
-    f1 = scene.run(n1, "flood", a1, "60")
-    f1.event("flooding")
-    began = time.monotonic()
-    early = echo(50)
-    print("early", [round(x * 1e3) for x in early])
-    st0 = lab.hosts["relay"].link.statistics()
-    busy = echo(200)
-    st1 = lab.hosts["relay"].link.statistics()
-    print("mean waits ms", [(b.waited - a.waited) / (b.sent - a.sent) * 1e3 for a, b in zip(st0, st1)])
-    print("flooded", [round(quantile(busy, q), 3) for q in (0.5, 0.9, 0.95, 0.98, 0.99)], max(busy))
-    print([round(x * 1e3) for x in busy[:50]])
-    now = time.monotonic()
-    print("alone", rate(t1, began + 2, now) / LINK, "of the link")
-    f2 = scene.run(n2, "flood", a2, "20")
-    f2.event("flooding")
-    began = time.monotonic()
-    lab.wait(6)
-    now = time.monotonic()
-    print("both", rate(t1, began + 1, now) / LINK, rate(t2, began + 1, now) / LINK)
-    print("from the start", rate(t1, began, began + 3) / LINK, rate(t2, began, began + 3) / LINK)
-    print(host_stats := lab.hosts["relay"].link.statistics())
+@pytest.mark.slow
+@BACKENDS
+@pytest.mark.timeout(60)
+def test_the_rate_of_a_circuit_holds(scene, backend):
+    scene.relay(circuit_rate=RATE)
+    loud, sink = scene.pair("loud")
+    loud.flood()
+    (rate,) = scene.taken((sink,), 10)
+    print(f"\n{backend}: {rate / RATE:.3f} of the rate of a circuit")  # noqa: T201
+    assert rate == pytest.approx(RATE, rel=0.1)

@@ -171,7 +171,7 @@ def judged(prober, backend):
         f"\n{backend}: {len(times)} echoes, p50 {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms,"
         f" at most {times[-1] * 1e3:.0f} ms"
     )
-    assert failures == []
+    assert failures == [], json.dumps(failures, indent=1)
     assert [each for each in echoes if each["seconds"] >= ALLOWED] == []
     assert prober.errors == []
     return len(times)
@@ -212,6 +212,7 @@ def test_two_minutes_of_it(scene, backend):
     scene.wait_both()
     while time.monotonic() < began + 120:
         disturb, relay = next(rounds)
+        print(f"{time.time():.1f}: {relay.host.name} {disturb.__name__}")  # noqa: T201
         disturb(scene, relay)
         scene.wait_both()
     assert judged(prober, backend) > 500

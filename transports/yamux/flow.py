@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from ..scheduler import Flow
@@ -24,6 +25,9 @@ SHORTEST_ROUND_TRIP = 0.0002
 GROWTH_GAIN = 1.1
 # A window smaller than this doubles without that proof: on loopback it costs a third of the speed.
 JUDGED_WINDOW = 2**20
+# Seconds beyond the round trip that a peer may be ahead of a reader that sets the pace: covers the
+# jitter of two event loops, and is what may queue up on the way.
+STEP_ROOM = 0.005
 # What `send` takes into the stream's queue beyond what was sent: enough to fill four records.
 SEND_QUEUE = 262_144
 # Beyond this much in the queues of all its streams, a connection lets each have only a little more,
@@ -83,6 +87,7 @@ class StreamState:
         "is_remote",
         "opened_at",
         "owner",
+        "pace",
         "priority",
         "queue",
         "queued",
@@ -117,6 +122,7 @@ class StreamState:
         self.received = ReceiveBuffer()
         self.window = INITIAL_WINDOW
         self.granted = INITIAL_WINDOW
+        self.pace = inf  # bytes a second that are taken at most, where there is a step
         self.step: int | None = None  # bytes after which credit is granted; None: half a window
         self.updated_at = now
         self.grown_at = now
@@ -183,9 +189,9 @@ class StreamState:
         Grants once half the window was used, and doubles a window that is used up faster than
         the path could refill it.
         """
-        owed = self.window - self.granted - len(self.received)
         if self.step is not None:
-            return self._replenish_steadily(owed, now, round_trip_time, may_grow=may_grow)
+            return self._replenish_steadily(self.step, now, round_trip_time, may_grow=may_grow)
+        owed = self.window - self.granted - len(self.received)
         if owed < self.window >> 1:
             return 0
         elapsed = now - self.updated_at
@@ -198,25 +204,27 @@ class StreamState:
         return owed
 
     def _replenish_steadily(
-        self, owed: int, now: float, round_trip_time: float | None, *, may_grow: bool
+        self, step: int, now: float, round_trip_time: float | None, *, may_grow: bool
     ) -> int:
-        """Grant in small steps; a window grows only while the reader finds nothing to take.
+        """Return the credit to grant where a pace is set, in small steps.
 
-        What a window is larger than that waits on the way, in somebody's queue.
+        Of a window that is larger than the pace needs a part is not granted: it would wait on the
+        way, in somebody's queue. A smaller one grows while the reader finds nothing to take.
         """
-        if owed < min(self.step or 0, self.window >> 1):
+        needed = float(self.window)
+        if round_trip_time is not None and self.pace < inf:
+            needed = self.pace * (round_trip_time + STEP_ROOM) + step
+        owed = self.window - self.granted - len(self.received)
+        owed -= max(self.window - int(needed), 0)
+        if owed < min(step, self.window >> 1):
             return 0
         self.grown_bytes += owed
         if self.grown_bytes >= self.window >> 1:
             elapsed = now - self.grown_at
             self.grown_at, self.grown_bytes = now, 0
-            if (
-                may_grow
-                and not self.received
-                and round_trip_time is not None
-                and elapsed <= GROWTH_ROUND_TRIPS * max(round_trip_time, SHORTEST_ROUND_TRIP)
-                and self.window < MAX_RECEIVE_WINDOW
-            ):
+            horizon = GROWTH_ROUND_TRIPS * (round_trip_time or 0.0)
+            is_held_back = self.window < needed and not self.received and elapsed <= horizon
+            if may_grow and is_held_back and self.window < MAX_RECEIVE_WINDOW:
                 owed += self.window
                 self.window *= 2
         self.granted += owed
