@@ -23,7 +23,7 @@ QUANTUM = 131_072
 """Bytes that a source gets in one round of the loop: two records; more gained nothing, and what
 others wait for grows with it."""
 
-ROUND = 0.004
+ROUND = 0.002
 """Seconds of the bandwidth that are given out at a time: what one source may be ahead of another
 is a small part of what a person notices."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Protocol
@@ -43,7 +44,7 @@ from .wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ...transports.core.interfaces import Connection, Host, Stream
     from ...transports.core.multiaddr import Multiaddr
@@ -158,6 +159,7 @@ class RelayServer:
         self._circuits = CircuitTable(self.limits)
         self._turns = Turns(self.limits.bandwidth, self._clock)
         self._open: dict[Circuit, None] = {}
+        self._offering: dict[PeerId, set[anyio.CancelScope]] = {}
         self._news = anyio.Event()
         self._sleeps_until = -inf
 
@@ -285,6 +287,8 @@ class RelayServer:
             raise _Refused(Status.RESERVATION_REFUSED, str(error)) from error
         if old is not None and old.connection is not connection:
             self._owner.release(old.connection)
+            for scope in self._offering.get(peer, ()):
+                scope.cancel()
         self._owner.hold(connection)
         if now + self.limits.reservation_ttl < self._sleeps_until:
             self._news.set()
@@ -338,24 +342,46 @@ class RelayServer:
 
     async def _open_stop(self, slot: Slot[Connection], source: PeerId) -> Stream:
         """Open a stream to the target and have it take the circuit; raises _Refused."""
-        why = f"no answer within {STOP_TIME:g} s"
-        far: Stream | None = None
+        peer, why = slot.peer, f"no answer within {STOP_TIME:g} s"
         try:
             with anyio.move_on_after(STOP_TIME):
-                far = await self._open_far(slot)
-                request = StopMessage(StopType.CONNECT, Peer(source), self.limits.told)
-                await far.send(request.frame())
-                answer = await receive_stop(far)
-                if answer.type is StopType.STATUS and answer.status == Status.OK:
-                    taken, far = far, None
-                    return taken
-                why = f"{slot.peer} answered with {answer.status}"
+                while True:
+                    with self._until_moved(peer):
+                        return await self._offer(slot, source)
+                    # It has come back on another connection: this one may lead nowhere any more.
+                    slot = self._reservations.find(peer, self._clock()) or slot
         except _BROKEN as error:
-            why = f"{slot.peer}: {error or type(error).__name__}"
+            why = f"{peer}: {error or type(error).__name__}"
+        raise _Refused(Status.CONNECTION_FAILED, why)
+
+    @contextmanager
+    def _until_moved(self, peer: PeerId) -> Iterator[None]:
+        """Cancel what runs in the context if the peer reserves on another connection."""
+        scopes = self._offering.setdefault(peer, set())
+        with anyio.CancelScope() as scope:
+            scopes.add(scope)
+            try:
+                yield
+            finally:
+                scopes.discard(scope)
+                if not scopes:
+                    self._offering.pop(peer, None)
+
+    async def _offer(self, slot: Slot[Connection], source: PeerId) -> Stream:
+        far: Stream | None = None
+        try:
+            far = await self._open_far(slot)
+            request = StopMessage(StopType.CONNECT, Peer(source), self.limits.told)
+            await far.send(request.frame())
+            answer = await receive_stop(far)
+            if answer.type is StopType.STATUS and answer.status == Status.OK:
+                taken, far = far, None
+                return taken
+            why = f"{slot.peer} answered with {answer.status}"
+            raise _Refused(Status.CONNECTION_FAILED, why)
         finally:
             if far is not None:
                 far.reset()
-        raise _Refused(Status.CONNECTION_FAILED, why)
 
     async def _open_far(self, slot: Slot[Connection]) -> Stream:
         try:

@@ -27,7 +27,7 @@ GROWTH_GAIN = 1.1
 JUDGED_WINDOW = 2**20
 # Seconds beyond the round trip that a peer may be ahead of a reader that sets the pace: covers the
 # jitter of two event loops, and is what may queue up on the way.
-STEP_ROOM = 0.005
+STEP_ROOM = 0.003
 # What `send` takes into the stream's queue beyond what was sent: enough to fill four records.
 SEND_QUEUE = 262_144
 # Beyond this much in the queues of all its streams, a connection lets each have only a little more,

@@ -8,8 +8,10 @@ import anyio
 import pytest
 from isthmus import LimitsConfig, Node, NodeConfig
 from isthmus.node.events import CircuitEnded, RelayReservationEnded
+from isthmus.node.router import open_negotiated
+from isthmus.relay.circuit.exchange import receive_hop
 from isthmus.relay.circuit.limits import RelayServerConfig
-from isthmus.relay.circuit.wire import HopMessage, HopType, Peer, Status
+from isthmus.relay.circuit.wire import HOP_PROTOCOL, HopMessage, HopType, Peer, Status
 from isthmus.transports.core.errors import StreamReset
 from trio.testing import MockClock
 
@@ -109,6 +111,27 @@ async def test_a_source_that_has_gone_holds_no_circuit_though_the_target_is_sile
         bob.answer = good
         near, _ = await alice.circuit(bob)
         near.reset()
+        bob.leave()
+
+
+async def test_a_target_that_reserves_on_another_connection_is_asked_again_on_that():
+    async with relay() as node, in_memory() as one, in_memory() as other:
+        alice, bob = Client(one, node), Client(other, node)
+        await bob.reserve()
+        good, bob.answer = bob.answer, b"\x04"
+        stream = await alice.hop()
+        await stream.send(HopMessage(HopType.CONNECT, Peer(bob.peer_id)).frame())
+        await anyio.sleep(1)
+        assert len(bob.asked) == 1
+        bob.answer = good
+        anew = await other.connect(node.addresses, fresh=True)
+        async with await open_negotiated(anew, (HOP_PROTOCOL,), known=None, timeout=10) as hop:
+            await hop.send(HopMessage(HopType.RESERVE).frame())
+            assert (await receive_hop(hop)).status == Status.OK
+        with anyio.fail_after(1):
+            assert (await receive_hop(stream)).status == Status.OK
+        assert len(bob.asked) == 2
+        stream.reset()
         bob.leave()
 
 
