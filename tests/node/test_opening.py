@@ -1,4 +1,4 @@
-"""Streams and answers where the connection that they take ends, or falls silent, by virtual time."""
+"""Streams and answers where a connection that they take ends, or falls silent."""
 
 from __future__ import annotations
 
