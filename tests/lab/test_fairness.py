@@ -31,6 +31,11 @@ SETTLED = 2.0
 RATE = 500_000
 """Bytes a second of one circuit, where these are limited."""
 
+CONGESTION = pytest.mark.parametrize(
+    "congestion", [None, pytest.param("cubic", marks=pytest.mark.slow)]
+)
+"""What TCP does about a full queue: the kernel's default, which is bbr or cubic, and cubic."""
+
 BACKENDS = pytest.mark.parametrize(
     "backend", ["asyncio", pytest.param("trio", marks=pytest.mark.slow)]
 )
@@ -39,15 +44,16 @@ BACKENDS = pytest.mark.parametrize(
 class Scene:
     """A relay behind a narrow link; what its peers are told does not limit their circuits."""
 
-    def __init__(self, lab, start, backend, directory):
+    def __init__(self, lab, start, backend, directory, congestion):
         self.lab = lab
+        self.congestion = congestion
         self._start = start
         self._backend = backend
         self._directory = directory / "relay"
         self._place = ""
 
     def relay(self, **settings):
-        host = self.lab.add_host("relay")
+        host = self._host("relay")
         host.link.shape(delay=DELAY, rate=LINK * 8)
         self._directory.mkdir()
         settings = {"circuit_bytes": 0, "circuit_duration": 0, **settings}
@@ -59,9 +65,9 @@ class Scene:
 
     def pair(self, name):
         """Return what of a new pair of peers sends, and what is sent to."""
-        target = self._run(self.lab.add_host(f"{name}-far"), "target", self._place)
+        target = self._run(self._host(f"{name}-far"), "target", self._place)
         address = target.event("reserved")["address"]
-        return Near(self._run, self.lab.add_host(f"{name}-near"), address), target
+        return Near(self._run, self._host(f"{name}-near"), address), target
 
     def taken(self, targets, seconds):
         """Return the bytes a second that each target takes in the time that begins now."""
@@ -72,6 +78,12 @@ class Scene:
             first, *_, last = target.events("taken")[count:]
             rates.append((last["bytes"] - first["bytes"]) / (last["time"] - first["time"]))
         return rates
+
+    def _host(self, name):
+        host = self.lab.add_host(name)
+        if self.congestion is not None:
+            host.congestion(self.congestion)
+        return host
 
     def _run(self, host, role, *arguments):
         command = (sys.executable, str(PROGRAM), role, self._backend, *arguments)
@@ -100,11 +112,12 @@ def quantile(times, part):
 
 
 @pytest.fixture
-def scene(lab, start, tmp_path, backend):
-    return Scene(lab, start, backend, tmp_path)
+def scene(lab, start, tmp_path, backend, congestion):
+    return Scene(lab, start, backend, tmp_path, congestion)
 
 
 @BACKENDS
+@CONGESTION
 @pytest.mark.timeout(120)
 def test_a_flood_leaves_the_other_its_echo_and_its_half(scene, scaled, backend):
     scene.relay(bandwidth=BANDWIDTH)
@@ -119,7 +132,7 @@ def test_a_flood_leaves_the_other_its_echo_and_its_half(scene, scaled, backend):
     rates = scene.taken((sink, other), 2 + scaled(8))
     shares = [each / LINK for each in rates]
     print(  # noqa: T201
-        f"\n{backend}: idle p99 {quantile(idle, 0.99) * 1e3:.1f} ms, beside a flood"
+        f"\n{backend}, {scene.congestion}: idle p99 {quantile(idle, 0.99) * 1e3:.1f} ms, beside a flood"
         f" p50 {quantile(beside, 0.5) * 1e3:.1f}, p99 {quantile(beside, 0.99) * 1e3:.1f} ms;"
         f" shares of the link {shares[0]:.3f} and {shares[1]:.3f}"
     )
@@ -129,6 +142,7 @@ def test_a_flood_leaves_the_other_its_echo_and_its_half(scene, scaled, backend):
 
 @pytest.mark.slow
 @BACKENDS
+@CONGESTION
 @pytest.mark.timeout(60)
 def test_the_rate_of_a_circuit_holds(scene, backend):
     scene.relay(circuit_rate=RATE)
