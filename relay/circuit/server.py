@@ -159,7 +159,7 @@ class RelayServer:
         self._circuits = CircuitTable(self.limits)
         self._turns = Turns(self.limits.bandwidth, self._clock)
         self._open: dict[Circuit, None] = {}
-        self._offering: dict[PeerId, set[anyio.CancelScope]] = {}
+        self._offering: dict[PeerId, dict[anyio.CancelScope, Connection]] = {}
         self._news = anyio.Event()
         self._sleeps_until = -inf
 
@@ -217,7 +217,12 @@ class RelayServer:
             if message.peer is not None and message.type is HopType.CONNECT:
                 await self._connect(stream, message.peer.id)
                 return
-            answer = self._reserve(stream.connection)
+            await _answer(stream, self._reserve(stream.connection))
+            # Not before it knows that it has reserved: it would refuse.
+            for scope, connection in self._offering.get(source, {}).items():
+                if connection is not stream.connection:
+                    scope.cancel()
+            return
         except _Refused as refusal:
             self.refusals[refusal.status] += 1
             logger.debug("refused %s: %s", source, refusal)
@@ -287,8 +292,6 @@ class RelayServer:
             raise _Refused(Status.RESERVATION_REFUSED, str(error)) from error
         if old is not None and old.connection is not connection:
             self._owner.release(old.connection)
-            for scope in self._offering.get(peer, ()):
-                scope.cancel()
         self._owner.hold(connection)
         if now + self.limits.reservation_ttl < self._sleeps_until:
             self._news.set()
@@ -346,7 +349,7 @@ class RelayServer:
         try:
             with anyio.move_on_after(STOP_TIME):
                 while True:
-                    with self._until_moved(peer):
+                    with self._until_moved(slot):
                         return await self._offer(slot, source)
                     # It has come back on another connection: this one may lead nowhere any more.
                     slot = self._reservations.find(peer, self._clock()) or slot
@@ -355,16 +358,17 @@ class RelayServer:
         raise _Refused(Status.CONNECTION_FAILED, why)
 
     @contextmanager
-    def _until_moved(self, peer: PeerId) -> Iterator[None]:
+    def _until_moved(self, slot: Slot[Connection]) -> Iterator[None]:
         """Cancel what runs in the context if the peer reserves on another connection."""
-        scopes = self._offering.setdefault(peer, set())
+        peer = slot.peer
+        offering = self._offering.setdefault(peer, {})
         with anyio.CancelScope() as scope:
-            scopes.add(scope)
+            offering[scope] = slot.connection
             try:
                 yield
             finally:
-                scopes.discard(scope)
-                if not scopes:
+                del offering[scope]
+                if not offering:
                     self._offering.pop(peer, None)
 
     async def _offer(self, slot: Slot[Connection], source: PeerId) -> Stream:
