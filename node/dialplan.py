@@ -25,7 +25,8 @@ LAN_STAGGER = 0.03
 
 LATE = {Rank.RELAY: 0.5, Rank.WEBRTC: 1.0, Rank.TURN: 1.0}
 """Seconds that paths with a price wait while better ones are tried: a relay's bytes are another's,
-and WebRTC has signalling, candidates and two handshakes to pay for."""
+and WebRTC has signalling, candidates and two handshakes to pay for. Of two relays the second one
+waits for the first as any other address does."""
 
 MAX_ADDRESSES = 16
 """Addresses tried in one dial; addresses are claims, and each may cost its full timeout."""
@@ -50,7 +51,7 @@ class DialPlan:
         self._due = now
         self._seen: set[Multiaddr] = set()
         self._waiting: list[_Candidate] = []
-        self._running: set[Multiaddr] = set()
+        self._running: dict[Multiaddr, float] = {}
 
     @property
     def is_exhausted(self) -> bool:
@@ -80,21 +81,22 @@ class DialPlan:
         taken = []
         while now >= self.next_timeout():
             candidate = self._waiting.pop(0)
-            self._running.add(candidate.address)
+            self._running[candidate.address] = candidate.delay
             self._due = now + (LAN_STAGGER if candidate.rank is Rank.LAN else STAGGER)
             taken.append(candidate.address)
         return tuple(taken)
 
     def failed(self, address: Multiaddr, now: float) -> None:
         """Note that an attempt has failed: the next one begins at once."""
-        self._running.discard(address)
+        self._running.pop(address, None)
         self._due = now
 
     def next_timeout(self) -> float:
         """When `take` has something to return; infinite if that depends on what fails."""
         if not self._waiting or len(self._running) >= MAX_RUNNING:
             return inf
-        if not self._running:
-            # All that was better has failed, or there was nothing better.
+        first = self._waiting[0]
+        if all(delay >= first.delay for delay in self._running.values()):
+            # All that it has to wait for has failed, or there was nothing.
             return self._due
-        return max(self._due, self._began + self._waiting[0].delay)
+        return max(self._due, self._began + first.delay)

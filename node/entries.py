@@ -10,6 +10,8 @@ from .limits import Usage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from anyio import CancelScope
+
     from ..transports.core.interfaces import Connection
     from .liveness import Pulse
 
@@ -27,10 +29,19 @@ class Upkeep(Counter[str]):
 class Entry:
     """One connection of the table; `reason` says why this side ends it, if it does.
 
-    `pulse` is there once somebody has waited for what the connection carries.
+    `pulse` is there once somebody has waited for what the connection carries; `until_suspect` are
+    those who do something else when it does not answer.
     """
 
-    __slots__ = ("connection", "is_ended", "is_silent", "pulse", "reason", "upkeep")
+    __slots__ = (
+        "connection",
+        "is_ended",
+        "is_silent",
+        "pulse",
+        "reason",
+        "until_suspect",
+        "upkeep",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -38,6 +49,7 @@ class Entry:
         self.is_ended = False
         self.is_silent = False
         self.pulse: Pulse | None = None
+        self.until_suspect: set[CancelScope] = set()
         self.reason = ""
 
     def usage(self) -> Usage:

@@ -10,8 +10,6 @@ import anyio
 
 from ..relay.circuit.addresses import CIRCUIT
 from ..transports.core.errors import (
-    ConnectionClosed,
-    DialError,
     LocalProtocolError,
     unwrap_group,
 )
@@ -29,6 +27,7 @@ from .keeping import Keeping
 from .limits import Standing
 from .links import Links
 from .networks import LocalNetworks
+from .opening import Manner, Opener
 from .own_addresses import OwnAddresses
 from .protocols.identify_service import Identify
 from .protocols.own import own_protocols
@@ -36,7 +35,7 @@ from .protocols.perf import PERF_PROTOCOL, serve_perf
 from .reach import Reach, reuse_of
 from .relayed import Relayed, with_relays
 from .relaying import Relaying
-from .router import Registration, Router, open_negotiated, read_all
+from .router import Registration, Router
 from .store.stores import Stores
 from .swarm import Swarm
 from .watch import watch_networks
@@ -71,9 +70,6 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE_BYTES = 1024 * 1024
 """What `request` reads at most, unless told otherwise: an answer is held in memory whole."""
-
-OPEN_ATTEMPTS = 2
-"""A connection may end between being chosen and being used; then another is chosen, once."""
 
 
 class Node:
@@ -242,34 +238,8 @@ class Node:
         """
         if not protocols:
             raise LocalProtocolError("name at least one protocol to open a stream for")
-        target = parse_target(to)
-        for left in reversed(range(OPEN_ATTEMPTS)):
-            connection = None
-            if target.peer is not None:
-                connection = self._swarm.best(target.peer, allow_limited=allow_limited)
-            if connection is None:
-                connection = await self._swarm.connect(
-                    target, allow_limited=allow_limited, priority=priority
-                )
-            if connection.limit is not None and not allow_limited:
-                raise DialError(
-                    f"{connection.remote_peer} is reached only through a relay that sets limits;"
-                    " pass allow_limited=True to use it"
-                )
-            try:
-                with self._swarm.attend(connection):
-                    return await open_negotiated(
-                        connection,
-                        protocols,
-                        known=self.peers.protocols(connection.remote_peer),
-                        timeout=self.config.negotiation_timeout,
-                        priority=priority,
-                    )
-            except ConnectionClosed:
-                self._swarm.discard(connection)
-                if not left:
-                    raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        manner = Manner(priority=priority, allow_limited=allow_limited)
+        return await self._opener.open_stream(parse_target(to), protocols, manner)
 
     async def request(
         self,
@@ -279,20 +249,26 @@ class Node:
         *,
         max_bytes: int = MAX_RESPONSE_BYTES,
         timeout: float = 60.0,  # noqa: ASYNC109 - part of what is asked for, named in the error
+        allow_limited: bool = False,
+        repeatable: bool = False,
     ) -> bytes:
         """Send `data`, half-close, and return all that the peer answers up to its half-close.
 
-        Raises TimeoutError after `timeout` seconds, LimitExceeded for an answer of more than
-        `max_bytes`, StreamReset if the peer's handler fails, and what `open_stream` does.
+        A request that is `repeatable`, so that it does no harm if the peer gets it twice, is sent
+        again where its connection ends, or falls silent, before the answer is complete; with the
+        addresses of two relays that takes less than a second. Raises TimeoutError after `timeout`
+        seconds, LimitExceeded for an answer of more than `max_bytes`, StreamReset if the peer's
+        handler fails, and what `open_stream` does.
         """
+        manner = Manner(allow_limited=allow_limited)
         with anyio.move_on_after(timeout):
-            stream = await self.open_stream(to, protocol)
-            async with stream:
-                with self._swarm.attend(stream.connection):
-                    if data:
-                        await stream.send(data)
-                    await stream.send_eof()
-                    return await read_all(stream, max_bytes)
+            target = parse_target(to)
+            if repeatable:
+                return await self._opener.ask_again(
+                    target, protocol, data, manner, max_bytes=max_bytes
+                )
+            stream = await self._opener.open_stream(target, (protocol,), manner)
+            return await self._opener.ask(stream, data, max_bytes=max_bytes)
         raise TimeoutError(f"no complete answer on {protocol} within {timeout:g} s")
 
     async def identify(self, connection: Connection) -> PeerIdentified:
@@ -451,6 +427,7 @@ class Node:
             standing=self._standing,
             is_wanted=self._is_wanted,
         )
+        self._opener = Opener(self._swarm, self.peers, self.config)
         self._router.on_refusal = self._swarm.refused_stream
         self._make_help(networks)
         for transport in chosen:

@@ -136,6 +136,18 @@ class Paths:
             if pulse.is_needless:
                 self._beating.pop(entry, None)
 
+    @contextmanager
+    def attend_until_suspect(self, entry: Entry) -> Iterator[None]:
+        """As `attend`; what runs in the context is cancelled if the connection does not answer."""
+        with anyio.CancelScope() as scope, self.attend(entry):
+            entry.until_suspect.add(scope)
+            if self.is_suspect(entry):
+                scope.cancel()
+            try:
+                yield
+            finally:
+                entry.until_suspect.discard(scope)
+
     def learnt(self, peer: PeerId) -> None:
         """Note that there is news of where a peer is: there may be a better path to it."""
         selection = self._selections.get(peer)
@@ -200,6 +212,8 @@ class Paths:
             case Beat.SUSPECT:
                 logger.debug("%s does not answer at %s", peer, entry.connection.remote_addr)
                 selection.suspect(entry, now)
+                for scope in entry.until_suspect:
+                    scope.cancel()
                 if pulse.is_attended or self._cares(peer, selection):
                     self._upgrades.lost(peer, now)
                 self._look_at(peer, selection, now)

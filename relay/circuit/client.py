@@ -155,6 +155,10 @@ class RelayClient:
         """Say whether a reservation stands at a relay."""
         return relay in self._held
 
+    def asks(self, relay: PeerId) -> bool:
+        """Say whether a relay is being asked for a reservation now."""
+        return relay in self._attempts
+
     def announced(self, relay: PeerId | None = None) -> tuple[Multiaddr, ...]:
         """Return the addresses to be reached at behind a relay, or behind all."""
         held = self._held.values()
@@ -249,6 +253,7 @@ class RelayClient:
         finally:
             self._attempts.pop(relay, None)
             self._conclude(relay, held, why, is_refused=is_refused)
+            self._tell_changed()
         if (
             connection is not None
             and scope.cancelled_caught

@@ -23,7 +23,7 @@ QUANTUM = 131_072
 """Bytes that a source gets in one round of the loop: two records; more gained nothing, and what
 others wait for grows with it."""
 
-ROUND = 0.004
+ROUND = 0.002
 """Seconds of the bandwidth that are given out at a time: what one source may be ahead of another
 is a small part of what a person notices."""
 
@@ -36,6 +36,12 @@ LEAST_CHUNK = 4096
 LARGEST_CHUNK = 65_536
 """Bytes that are moved at once at the most: one record of a stream that is alone."""
 
+SPAN = 0.1
+"""Seconds over which what a source moves is counted: some round trips."""
+
+ACTIVE = 0.05
+"""Of the bandwidth, divided by the sources that move anything: who moves more wants its part."""
+
 
 class FairShare(Generic[Source, Ticket]):
     """Balances of the sources; see the module for the call order."""
@@ -46,6 +52,11 @@ class FairShare(Generic[Source, Ticket]):
         self._circuits: Counter[Source] = Counter()
         self._balance: dict[Source, float] = {}
         self._waiting: dict[Source, deque[Ticket]] = {}
+        self._spent: Counter[Source] = Counter()
+        self._rates: dict[Source, float] = {}
+        self._all_rates = 0.0
+        self._active: set[Source] = set()
+        self._counted_since = now
         # Until when the line is busy with what was given out.
         self._busy_until = now
 
@@ -63,14 +74,37 @@ class FairShare(Generic[Source, Ticket]):
         """Count a circuit of a source no longer; none of its tickets waits any more."""
         self._circuits[source] -= 1
         if not self._circuits[source]:
-            del self._circuits[source], self._balance[source]
+            del self._circuits[source], self._balance[source], self._spent[source]
 
     def spend(self, source: Source, size: int) -> bool:
         """Count bytes that a source has moved; return whether it may go on at once."""
         if self._bandwidth is None and len(self._circuits) == 1:
             return True
         self._balance[source] -= size
+        if self._bandwidth is not None:
+            self._spent[source] += size
         return self._balance[source] > 0 and source not in self._waiting
+
+    def rate(self, source: Source, now: float) -> float:
+        """Return the bytes a second that a source may hope for: an even part, and what is left.
+
+        Infinite where no bandwidth is set.
+        """
+        if self._bandwidth is None:
+            return inf
+        if now - self._counted_since >= SPAN:
+            self._count(self._bandwidth, now)
+        even = self._bandwidth / (1 + len(self._active) - (source in self._active))
+        return max(even, self._bandwidth - self._all_rates + self._rates.get(source, 0.0))
+
+    def _count(self, bandwidth: float, now: float) -> None:
+        span = now - self._counted_since
+        self._rates = {source: size / span for source, size in self._spent.items()}
+        self._all_rates = sum(self._rates.values())
+        least = ACTIVE * bandwidth / max(len(self._rates), 1)
+        self._active = {source for source, rate in self._rates.items() if rate >= least}
+        self._spent.clear()
+        self._counted_since = now
 
     def wait(self, source: Source, ticket: Ticket) -> None:
         """Have a ticket of a source wait to be released, behind its others."""

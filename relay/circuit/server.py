@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Protocol
@@ -43,7 +44,7 @@ from .wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ...transports.core.interfaces import Connection, Host, Stream
     from ...transports.core.multiaddr import Multiaddr
@@ -158,6 +159,7 @@ class RelayServer:
         self._circuits = CircuitTable(self.limits)
         self._turns = Turns(self.limits.bandwidth, self._clock)
         self._open: dict[Circuit, None] = {}
+        self._offering: dict[PeerId, dict[anyio.CancelScope, Connection]] = {}
         self._news = anyio.Event()
         self._sleeps_until = -inf
 
@@ -215,7 +217,12 @@ class RelayServer:
             if message.peer is not None and message.type is HopType.CONNECT:
                 await self._connect(stream, message.peer.id)
                 return
-            answer = self._reserve(stream.connection)
+            await _answer(stream, self._reserve(stream.connection))
+            # Not before it knows that it has reserved: it would refuse.
+            for scope, connection in self._offering.get(source, {}).items():
+                if connection is not stream.connection:
+                    scope.cancel()
+            return
         except _Refused as refusal:
             self.refusals[refusal.status] += 1
             logger.debug("refused %s: %s", source, refusal)
@@ -310,7 +317,9 @@ class RelayServer:
         except LimitExceeded as error:
             raise _Refused(Status.RESOURCE_LIMIT_EXCEEDED, str(error)) from error
         try:
-            far = await self._open_stop(slot, source)
+            far = await self._open_stop_for(stream, slot, source)
+            if far is None:
+                return
             answer = HopMessage(HopType.STATUS, limit=self.limits.told, status=Status.OK)
             if await _answer(stream, answer):
                 await self._carry(stream, far, source, target)
@@ -319,26 +328,64 @@ class RelayServer:
         finally:
             self._circuits.leave(source, target)
 
+    async def _open_stop_for(
+        self, near: Stream, slot: Slot[Connection], source: PeerId
+    ) -> Stream | None:
+        """Do so as long as the source waits for it; None if it has gone.
+
+        Else who dials on while a target is silent would soon be at its limits.
+        """
+        far: Stream | None = None
+        with unwrap_group():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_cancel_when_gone, near, tasks.cancel_scope)
+                far = await self._open_stop(slot, source)
+                tasks.cancel_scope.cancel()
+        return far
+
     async def _open_stop(self, slot: Slot[Connection], source: PeerId) -> Stream:
         """Open a stream to the target and have it take the circuit; raises _Refused."""
-        why = f"no answer within {STOP_TIME:g} s"
-        far: Stream | None = None
+        peer, why = slot.peer, f"no answer within {STOP_TIME:g} s"
         try:
             with anyio.move_on_after(STOP_TIME):
-                far = await self._open_far(slot)
-                request = StopMessage(StopType.CONNECT, Peer(source), self.limits.told)
-                await far.send(request.frame())
-                answer = await receive_stop(far)
-                if answer.type is StopType.STATUS and answer.status == Status.OK:
-                    taken, far = far, None
-                    return taken
-                why = f"{slot.peer} answered with {answer.status}"
+                while True:
+                    with self._until_moved(slot):
+                        return await self._offer(slot, source)
+                    # It has come back on another connection: this one may lead nowhere any more.
+                    slot = self._reservations.find(peer, self._clock()) or slot
         except _BROKEN as error:
-            why = f"{slot.peer}: {error or type(error).__name__}"
+            why = f"{peer}: {error or type(error).__name__}"
+        raise _Refused(Status.CONNECTION_FAILED, why)
+
+    @contextmanager
+    def _until_moved(self, slot: Slot[Connection]) -> Iterator[None]:
+        """Cancel what runs in the context if the peer reserves on another connection."""
+        peer = slot.peer
+        offering = self._offering.setdefault(peer, {})
+        with anyio.CancelScope() as scope:
+            offering[scope] = slot.connection
+            try:
+                yield
+            finally:
+                del offering[scope]
+                if not offering:
+                    self._offering.pop(peer, None)
+
+    async def _offer(self, slot: Slot[Connection], source: PeerId) -> Stream:
+        far: Stream | None = None
+        try:
+            far = await self._open_far(slot)
+            request = StopMessage(StopType.CONNECT, Peer(source), self.limits.told)
+            await far.send(request.frame())
+            answer = await receive_stop(far)
+            if answer.type is StopType.STATUS and answer.status == Status.OK:
+                taken, far = far, None
+                return taken
+            why = f"{slot.peer} answered with {answer.status}"
+            raise _Refused(Status.CONNECTION_FAILED, why)
         finally:
             if far is not None:
                 far.reset()
-        raise _Refused(Status.CONNECTION_FAILED, why)
 
     async def _open_far(self, slot: Slot[Connection]) -> Stream:
         try:
@@ -402,6 +449,16 @@ _NOT_TOLD = (AddressClass.RELAYED, AddressClass.PROCESS_LOCAL)
 
 def _is_direct(connection: Connection) -> bool:
     return connection.limit is None and "p2p-circuit" not in connection.remote_addr.names
+
+
+async def _cancel_when_gone(stream: Stream, scope: anyio.CancelScope) -> None:
+    """Cancel if a peer resets its stream; what it says early is left for later."""
+    try:
+        stream.unread(await stream.receive())
+    except anyio.EndOfStream:
+        return
+    except _BROKEN:
+        scope.cancel()
 
 
 async def _answer(stream: Stream, message: HopMessage) -> bool:

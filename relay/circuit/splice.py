@@ -145,8 +145,12 @@ class Splice:
         limits, turns, clock = self._limits, self._turns, self._clock
         share, source, count = turns.share, self._circuit.source, self._count
         allowance = Allowance(total=limits.circuit_bytes, rate=limits.circuit_rate, now=clock())
+        rate = limits.circuit_rate or inf
         try:
             while not allowance.is_spent:
+                if (pace := min(share.rate(source, clock()), rate)) < inf:
+                    # What the two send is to wait at them, not in the queues of the line.
+                    origin.move_in_steps(share.chunk, pace)
                 chunk = await origin.receive(allowance.most(share.chunk))
                 await sink.send(chunk)
                 size, now = len(chunk), clock()

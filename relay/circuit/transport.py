@@ -59,6 +59,9 @@ class Reservations(Protocol):
     def holds(self, relay: PeerId) -> bool:
         """Say whether a reservation stands at a relay."""
 
+    def asks(self, relay: PeerId) -> bool:
+        """Say whether a relay is being asked for a reservation now."""
+
     def announced(self, relay: PeerId | None = None) -> tuple[Multiaddr, ...]:
         """Return the addresses to be reached at behind a relay, or behind all."""
 
@@ -167,6 +170,10 @@ class CircuitTransport:
         if message.type is not StopType.CONNECT or message.peer is None:
             await _answer(stream, Status.UNEXPECTED_MESSAGE)
             return
+        with anyio.move_on_after(STOP_TIME):
+            # A relay may lead somebody here before its answer to the reservation was read.
+            while not self._reservations.holds(relay) and self._reservations.asks(relay):
+                await self._reservations.wait_changed()
         listener = self._listener_for(relay)
         if listener is None:
             # Nobody is to be led here by a relay that was not asked to.

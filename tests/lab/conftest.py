@@ -123,6 +123,9 @@ class Program:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
+    def send_signal(self, number):
+        self._process.send_signal(number)
+
     def stop(self, sig=signal.SIGINT):
         self._process.send_signal(sig)
         code = self._process.wait(10)

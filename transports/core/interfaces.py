@@ -184,6 +184,14 @@ class Stream(ByteStream):
     def statistics(self) -> StreamStatistics:
         """This stream's counters."""
 
+    def move_in_steps(self, step: int, rate: float) -> None:
+        """Have little wait here and on the way; `rate` is what will be taken, in bytes a second.
+
+        Two steps of so many bytes are queued to be sent, and the peer may send what the rate needs
+        and not much more. For who sets the pace of what passes. A stream whose windows are not this
+        side's to grant may do nothing.
+        """
+
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from ..scheduler import Flow
@@ -24,6 +25,9 @@ SHORTEST_ROUND_TRIP = 0.0002
 GROWTH_GAIN = 1.1
 # A window smaller than this doubles without that proof: on loopback it costs a third of the speed.
 JUDGED_WINDOW = 2**20
+# Seconds beyond the round trip that a peer may be ahead of a reader that sets the pace: covers the
+# jitter of two event loops, and is what may queue up on the way.
+STEP_ROOM = 0.003
 # What `send` takes into the stream's queue beyond what was sent: enough to fill four records.
 SEND_QUEUE = 262_144
 # Beyond this much in the queues of all its streams, a connection lets each have only a little more,
@@ -83,6 +87,7 @@ class StreamState:
         "is_remote",
         "opened_at",
         "owner",
+        "pace",
         "priority",
         "queue",
         "queued",
@@ -91,6 +96,7 @@ class StreamState:
         "reset_code",
         "reset_remote",
         "stalled",
+        "step",
         "updated_at",
         "window",
     )
@@ -116,6 +122,8 @@ class StreamState:
         self.received = ReceiveBuffer()
         self.window = INITIAL_WINDOW
         self.granted = INITIAL_WINDOW
+        self.pace = inf  # bytes a second that are taken at most, where there is a step
+        self.step: int | None = None  # bytes after which credit is granted; None: half a window
         self.updated_at = now
         self.grown_at = now
         self.grown_bytes = 0
@@ -144,8 +152,11 @@ class StreamState:
 
     def queue_room(self, connection_queued: int) -> int:
         """Return how many bytes may be queued, given what all streams have queued together."""
-        full = connection_queued >= CONNECTION_QUEUE
-        return max((SMALL_QUEUE if full else SEND_QUEUE) - self.queued, 0)
+        if connection_queued >= CONNECTION_QUEUE:
+            most = SMALL_QUEUE
+        else:
+            most = SEND_QUEUE if self.step is None else 2 * self.step
+        return max(most - self.queued, 0)
 
     def take_frame(self, size: int) -> list[memoryview]:
         """Remove exactly `size` queued bytes, as slices that are not copied."""
@@ -178,6 +189,8 @@ class StreamState:
         Grants once half the window was used, and doubles a window that is used up faster than
         the path could refill it.
         """
+        if self.step is not None:
+            return self._replenish_steadily(self.step, now, round_trip_time, may_grow=may_grow)
         owed = self.window - self.granted - len(self.received)
         if owed < self.window >> 1:
             return 0
@@ -187,6 +200,33 @@ class StreamState:
         if may_grow and round_trip_time is not None and self._gains(now, elapsed, round_trip_time):
             owed += self.window
             self.window *= 2
+        self.granted += owed
+        return owed
+
+    def _replenish_steadily(
+        self, step: int, now: float, round_trip_time: float | None, *, may_grow: bool
+    ) -> int:
+        """Return the credit to grant where a pace is set, in small steps.
+
+        Of a window that is larger than the pace needs a part is not granted: it would wait on the
+        way, in somebody's queue. A smaller one grows while the reader finds nothing to take.
+        """
+        needed = float(self.window)
+        if round_trip_time is not None and self.pace < inf:
+            needed = self.pace * (round_trip_time + STEP_ROOM) + step
+        owed = self.window - self.granted - len(self.received)
+        owed -= max(self.window - int(needed), 0)
+        if owed < min(step, self.window >> 1):
+            return 0
+        self.grown_bytes += owed
+        if self.grown_bytes >= self.window >> 1:
+            elapsed = now - self.grown_at
+            self.grown_at, self.grown_bytes = now, 0
+            horizon = GROWTH_ROUND_TRIPS * (round_trip_time or 0.0)
+            is_held_back = self.window < needed and not self.received and elapsed <= horizon
+            if may_grow and is_held_back and self.window < MAX_RECEIVE_WINDOW:
+                owed += self.window
+                self.window *= 2
         self.granted += owed
         return owed
 

@@ -126,6 +126,10 @@ class YamuxStream(Stream):
         self._machine.send(self.state, memoryview(preface.data_to_send()))
         self.connection.wake_writer()
 
+    def move_in_steps(self, step: int, rate: float) -> None:
+        """Queue two steps at most, and grant little more credit than this rate of taking needs."""
+        self.state.step, self.state.pace = step, rate
+
     def statistics(self) -> StreamStatistics:
         """This stream's counters."""
         state = self.state

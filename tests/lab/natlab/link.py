@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import kernel
 
@@ -43,6 +43,8 @@ class LinkStatistics:
     """Frames lost by chance, or because the interface was down."""
     overflow: int
     """Frames dropped because the queue was full."""
+    waited: float
+    """Seconds that all frames together have waited for the line, behind others."""
 
 
 class Network:
@@ -237,13 +239,13 @@ class Link:
             raise kernel.LabError("the shaper of a link did not start")
         self.restore()
 
-    def _order(self, order: list[dict[str, float | None]] | None) -> list[dict[str, int]]:
+    def _order(self, order: list[dict[str, float | None]] | None) -> list[dict[str, Any]]:
         shaper = self._shaper
         if shaper is None or shaper.stdin is None:
             raise kernel.LabError("this link is not shaped")
         shaper.stdin.write(json.dumps(order).encode() + b"\n")
         shaper.stdin.flush()
-        answer: list[dict[str, int]] = json.loads(_read_line(shaper))
+        answer: list[dict[str, Any]] = json.loads(_read_line(shaper))
         return answer
 
 

@@ -53,6 +53,7 @@ class Counters:
     sent: int = 0
     lost: int = 0
     overflow: int = 0
+    waited: float = 0.0
 
 
 @dataclass(slots=True)
@@ -102,6 +103,7 @@ class Direction:
             if self.free_at - now > settings.queue:
                 self.counters.overflow += 1
                 return
+            self.counters.waited += max(self.free_at - now, 0.0)
             due = self.free_at = max(self.free_at, now) + len(frame) * 8 / settings.rate
         due += settings.delay
         if settings.jitter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from isthmus.relay.circuit.fairness import LARGEST_CHUNK, LEAST_CHUNK, FairShare
+from isthmus.relay.circuit.fairness import LARGEST_CHUNK, LEAST_CHUNK, MAX_LATE, ROUND, FairShare
 
 BANDWIDTH = 6_250_000.0  # 50 Mbit/s
 
@@ -122,9 +122,43 @@ def test_a_late_timer_is_made_up_for_but_not_by_more_than_some_rounds():
     while share.next_release(100.0) <= 100.0:
         assert share.release(100.0) == []
         released += 1
-    assert 1 < released < 10
+    assert 1 < released <= MAX_LATE / ROUND + 1
 
 
 @pytest.mark.parametrize("bandwidth", [16_384.0, BANDWIDTH, 1e9, None])
 def test_chunks_have_bounds(bandwidth):
     assert LEAST_CHUNK <= FairShare(bandwidth, 0.0).chunk <= LARGEST_CHUNK
+
+
+def rates(moved):
+    """Return what each source may hope for after a second in which each has moved so much."""
+    share = FairShare(BANDWIDTH, 0.0)
+    for source, size in moved.items():
+        share.join(source)
+        share.spend(source, size)
+    return {source: share.rate(source, 1.0) / BANDWIDTH for source in moved}
+
+
+def test_who_is_alone_may_hope_for_all():
+    assert rates({"flood": BANDWIDTH}) == {"flood": 1.0}
+
+
+def test_of_two_that_want_as_much_each_may_hope_for_half():
+    found = rates({"one": BANDWIDTH / 2, "other": BANDWIDTH / 2})
+    assert found == {"one": 0.5, "other": 0.5}
+
+
+def test_one_that_begins_may_hope_for_half_and_then_the_other_for_no_more():
+    found = rates({"old": BANDWIDTH, "new": BANDWIDTH / 4})
+    assert found == pytest.approx({"old": 0.75, "new": 0.5})
+
+
+def test_one_that_moves_little_costs_the_other_no_more_than_that():
+    found = rates({"flood": 0.9 * BANDWIDTH, "echo": 0.01 * BANDWIDTH})
+    assert found == pytest.approx({"flood": 1.0, "echo": 0.5})
+
+
+def test_without_a_bandwidth_nothing_is_to_be_hoped_for():
+    share = FairShare(None, 0.0)
+    share.join("flood")
+    assert share.rate("flood", 1.0) == float("inf")

@@ -151,3 +151,30 @@ async def test_any_bytes_are_answered_or_refused(scaled):
                 await answer(relay.node, bob.peer_id, said)
         assert bob.relays[0].until is not None
         assert len(relay.node.connections) == 1
+
+
+async def test_who_is_led_here_before_the_reservation_was_answered_has_to_wait():
+    answered = []
+
+    async with small_relay() as relay:
+        reserve = relay.reserve
+
+        async def early(stream):
+            peer = stream.connection.remote_peer
+            stop = await relay.node.open_stream(peer, STOP_PROTOCOL)
+            async with stop:
+                await stop.send(CONNECT)
+                with anyio.move_on_after(0.2):
+                    answered.append(await receive_stop(stop))
+                await reserve(stream)
+                answered.append((await receive_stop(stop)).status)
+
+        relay.reserve = early
+        async with Node(relays=relay.node.addresses) as bob:
+            with anyio.fail_after(10):
+                async for event in bob.events():
+                    if isinstance(event, RelayReserved):
+                        break
+                while not answered:
+                    await anyio.lowlevel.checkpoint()
+    assert answered == [Status.OK]

@@ -8,8 +8,10 @@ import anyio
 import pytest
 from isthmus import LimitsConfig, Node, NodeConfig
 from isthmus.node.events import CircuitEnded, RelayReservationEnded
+from isthmus.node.router import open_negotiated
+from isthmus.relay.circuit.exchange import receive_hop
 from isthmus.relay.circuit.limits import RelayServerConfig
-from isthmus.relay.circuit.wire import HopMessage, HopType, Peer, Status
+from isthmus.relay.circuit.wire import HOP_PROTOCOL, HopMessage, HopType, Peer, Status
 from isthmus.transports.core.errors import StreamReset
 from trio.testing import MockClock
 
@@ -92,6 +94,57 @@ async def test_a_target_has_half_a_minute_to_take_a_circuit():
             answer = b"".join([data async for data in stream])
         assert answer == HopMessage(HopType.STATUS, status=Status.CONNECTION_FAILED).frame()
         assert anyio.current_time() - began == pytest.approx(30, abs=1)
+        bob.leave()
+
+
+async def test_a_source_that_has_gone_holds_no_circuit_though_the_target_is_silent():
+    async with relay(circuits_per_peer=1) as node, in_memory() as one, in_memory() as other:
+        alice, bob = Client(one, node), Client(other, node)
+        await bob.reserve()
+        good, bob.answer = bob.answer, b"\x04"
+        stream = await alice.hop()
+        await stream.send(HopMessage(HopType.CONNECT, Peer(bob.peer_id)).frame())
+        await anyio.sleep(1)
+        assert len(bob.asked) == 1
+        stream.reset()
+        await anyio.sleep(1)
+        bob.answer = good
+        near, _ = await alice.circuit(bob)
+        near.reset()
+        bob.leave()
+
+
+async def test_a_target_that_reserves_on_another_connection_is_asked_again_on_that():
+    async with relay() as node, in_memory() as one, in_memory() as other:
+        alice, bob = Client(one, node), Client(other, node)
+        await bob.reserve()
+        good, bob.answer = bob.answer, b"\x04"
+        stream = await alice.hop()
+        await stream.send(HopMessage(HopType.CONNECT, Peer(bob.peer_id)).frame())
+        await anyio.sleep(1)
+        assert len(bob.asked) == 1
+        bob.answer = good
+        anew = await other.connect(node.addresses, fresh=True)
+        async with await open_negotiated(anew, (HOP_PROTOCOL,), known=None, timeout=10) as hop:
+            await hop.send(HopMessage(HopType.RESERVE).frame())
+            assert (await receive_hop(hop)).status == Status.OK
+        with anyio.fail_after(1):
+            assert (await receive_hop(stream)).status == Status.OK
+        assert len(bob.asked) == 2
+        stream.reset()
+        bob.leave()
+
+
+async def test_what_a_source_says_early_is_not_lost():
+    async with relay() as node, in_memory() as one, in_memory() as other:
+        alice, bob = Client(one, node), Client(other, node)
+        await bob.reserve()
+        stream = await alice.hop()
+        await stream.send(HopMessage(HopType.CONNECT, Peer(bob.peer_id)).frame() + b"early")
+        far = await bob.taken.receive()
+        with anyio.fail_after(10):
+            assert await far.receive() == b"early"
+        stream.reset()
         bob.leave()
 
 

@@ -11,6 +11,7 @@ from isthmus.transports.yamux.events import StreamOpened, StreamWasReset
 from isthmus.transports.yamux.flow import (
     JUDGED_WINDOW,
     MAX_RECEIVE_WINDOW,
+    STEP_ROOM,
     NodeBudget,
     StreamState,
 )
@@ -145,6 +146,61 @@ def test_a_window_does_not_grow_beyond_the_budget():
         consume(machine, stream, 0.1 + turn * 0.001)
     # The last doubling needs its old size to fit into the budget.
     assert stream.window == 4 * WINDOW
+
+
+# Steps
+
+STEP = 10_000
+
+
+def test_in_steps_credit_is_granted_after_each(machine: YamuxMachine):
+    stream = opened(machine)
+    stream.step = STEP
+    machine.receive_data(data(1, bytes(WINDOW)), 0.0)
+    machine.take(stream, STEP - 1, 0.0)
+    assert drain(machine) == b""
+    machine.take(stream, 1, 0.0)
+    assert drain(machine) == update(1, STEP)
+    machine.take(stream, 2 * STEP, 0.0)
+    assert drain(machine) == update(1, 2 * STEP)
+
+
+def stepping(
+    machine: YamuxMachine, *, pace: float = 1e7, unread: int = 0, rtt: float = 0.1
+) -> StreamState:
+    """Take ten times the first window in steps, with so much left each time; return the stream."""
+    stream = opened(machine)
+    measure(machine, rtt)
+    stream.step, stream.pace = STEP, pace
+    machine.receive_data(data(1, bytes(unread)), rtt)
+    for turn in range(10 * WINDOW // STEP):
+        now, size = rtt + turn * 0.001, min(STEP, stream.granted)
+        machine.receive_data(data(1, bytes(size)), now)
+        machine.take(stream, size, now)
+        drain(machine)
+    return stream
+
+
+def test_in_steps_a_window_grows_while_there_is_nothing_to_take(machine: YamuxMachine):
+    assert stepping(machine).window > WINDOW
+
+
+@pytest.mark.parametrize("why_not", [{"unread": STEP}, {"rtt": 0.001}, {"pace": 1e6}])
+def test_in_steps_it_does_not_where_it_would_be_of_no_use(machine: YamuxMachine, why_not):
+    assert stepping(machine, **why_not).window == WINDOW
+
+
+def test_in_steps_no_more_is_granted_than_the_pace_needs(machine: YamuxMachine):
+    stream = stepping(machine, pace=1e6)
+    needed = 1e6 * (0.1 + STEP_ROOM) + STEP
+    assert needed - STEP <= stream.granted <= needed
+
+
+def test_in_steps_little_is_queued(machine: YamuxMachine):
+    stream = opened(machine)
+    stream.step = STEP
+    assert machine.send(stream, memoryview(bytes(WINDOW))) == 2 * STEP
+    assert machine.send(stream, memoryview(bytes(WINDOW))) == 0
 
 
 # The connection's budget
