@@ -110,10 +110,10 @@ class Node:
         self.stores = Stores(data_dir)
         self.peers = self.stores.peers
         self._events = EventHub()
-        self._relayed = Relayed(
+        self.relayed = Relayed(
             with_relays(self.config.relays, relays), peers=self.peers, publish=self._events.publish
         )
-        self._listen = (*parse_listen(listen), *self._relayed.listen)
+        self._listen = (*parse_listen(listen), *self.relayed.listen)
         self._own = OwnAddresses(
             self.peer_id, self.config.privacy.addresses, lambda: self.reach.external
         )
@@ -159,7 +159,7 @@ class Node:
     @property
     def relays(self) -> tuple[RelayStatus, ...]:
         """The relays that this node is, or may be, reached behind."""
-        return self._relayed.status()
+        return self.relayed.status()
 
     def usage(self) -> tuple[Fullness, ...]:
         """Return how full each limit of this node is."""
@@ -407,7 +407,7 @@ class Node:
                     tasks.start_soon(self.reach.run)
                     tasks.start_soon(self._watch_networks)
                     if any(each.last_transport == CIRCUIT for each in self._listen):
-                        tasks.start_soon(self._relayed.run, self._events.reader())
+                        tasks.start_soon(self.relayed.run, self._events.reader())
                     await self._own.listeners.bind(self._listen, self._swarm)
                     self._own.update()
                     self._own.listeners.serve(tasks, self._swarm, self._look_at_addresses)
@@ -433,7 +433,7 @@ class Node:
             upgrade=upgrade_config(self.config.upgrade, self.config.limits),
             websocket=self.config.websocket,
             reuse_port=reuse_of(self.config, self._listen),
-            more=(self._relayed.transport,),
+            more=(self.relayed.transport,),
         )
         self._discovery = self._discover(chosen) if lan else None
         if self._discovery is not None:
@@ -468,7 +468,7 @@ class Node:
             publish=self._events.publish,
             on_change=self._look_at_addresses,
         )
-        self._relayed.bind(self._swarm)
+        self.relayed.bind(self._swarm)
         self._identify = Identify(
             key=self.key,
             addresses=self._own.told,
@@ -509,7 +509,7 @@ class Node:
     def _on_networks(self) -> None:
         self._look_at_addresses()
         self.reach.network_changed()
-        self._relayed.client.network_changed()
+        self.relayed.client.network_changed()
         self.links.news()
         self._swarm.paths.news()
 

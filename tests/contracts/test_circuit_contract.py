@@ -55,10 +55,10 @@ async def circuits() -> AsyncIterator[TransportPair]:
         Node() as listener,
         anyio.create_task_group() as tasks,
     ):
-        client = listener._relayed.client
+        client = listener.relayed.client
         (address,) = relay.addresses
         client.use(relay.peer_id, [address.without_peer()])
-        tasks.start_soon(listener._relayed.run, listener.events())
+        tasks.start_soon(listener.relayed.run, listener.events())
         while not client.holds(relay.peer_id):
             await client.wait_changed()
         yield TransportPair(

@@ -458,7 +458,7 @@ async def test_a_relay_is_asked_how_busy_it_is():
         events = bob.events()
         for _ in range(2):
             await until(events, RelayReserved)
-        client = bob._relayed.client
+        client = bob.relayed.client
         assert await client._load_of(relay.peer_id) == 0.25
         assert await client._load_of(other.node.peer_id) is None
         await client._look_at(relay.peer_id)
