@@ -20,7 +20,7 @@ from ..transports.core.keys import PrivateKey
 from ..transports.core.peer_id import PeerId
 from .config import NodeConfig, upgrade_config
 from .dialing import Target, parse_listen, parse_target
-from .doctor.gathering import Diagnosis, look_at
+from .doctor.gathering import look_at
 from .events import AddressesChanged, EventHub, Listening
 from .examination import examine
 from .finding import DEFAULT_FOUND, Finding
@@ -52,16 +52,12 @@ if TYPE_CHECKING:
 
     from ..relay.autonat.reachability import Reachability
     from ..relay.kad.wire import FoundPeer
-    from ..transports.core.interfaces import (
-        Connection,
-        RawTransport,
-        Stream,
-        Transport,
-    )
+    from ..transports.core.interfaces import Connection, RawTransport, Stream, Transport
     from ..transports.core.multiaddr import Multiaddr
     from .dialing import Destination
     from .dialreport import DialReport
     from .discovery import Discovery
+    from .doctor.findings import Diagnosis
     from .entries import Entry
     from .events import EventReader, PeerIdentified
     from .limits import Fullness

@@ -16,7 +16,7 @@ from .words import amount, count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .facts import Facts
+    from .facts import Facts, MachineFacts
 
 SPARE_FILES = 128
 """Open files beside the connections: listeners, the store, the control socket, libraries, and the
@@ -42,12 +42,27 @@ def diagnose(facts: Facts) -> Diagnosis:
         _peers(facts),
         _limits(facts),
         _files(facts),
-        _data(facts),
+        data(facts.machine),
         helpers.clock(facts),
         _versions(facts),
     )
-    is_settled = not facts.reach.is_asking and not helpers.is_trying(facts)
-    return Diagnosis(facts.peer_id, checks, tuple(_paths(facts)), is_settled)
+    is_busy = facts.reach.is_asking or facts.lan.is_proving or helpers.is_trying(facts)
+    return Diagnosis(facts.peer_id, checks, tuple(_paths(facts)), not is_busy)
+
+
+def data(machine: MachineFacts) -> Check:
+    """Say whether what is learnt is kept on disk."""
+    if machine.data == "memory":
+        return Check("data", State.OK, "in memory: nothing is kept on disk")
+    where = machine.data_path
+    if machine.data == "not written":
+        finding = f"{where} is not written: {machine.data_trouble}"
+        advice = "make room, or chown or chmod it; or another place, with --data-dir"
+        return Check("data", State.PROBLEM, finding, advice)
+    if machine.free_bytes is not None and machine.free_bytes < LOW_SPACE:
+        finding = f"{where} is written, but only {amount(machine.free_bytes)} are free there"
+        return Check("data", State.NOTE, finding, "make room on that disk")
+    return Check("data", State.OK, f"{where} is written")
 
 
 def _paths(facts: Facts) -> Iterator[PathView]:
@@ -129,21 +144,6 @@ def _files(facts: Facts) -> Check:
     finding += f": too few for {facts.max_connections} connections"
     advice = f"ulimit -n {needed} (LimitNOFILE= for systemd), or lower limits.connections"
     return Check("open files", State.NOTE, finding, advice)
-
-
-def _data(facts: Facts) -> Check:
-    machine = facts.machine
-    if machine.data == "memory":
-        return Check("data", State.OK, "in memory: nothing is kept on disk")
-    where = machine.data_path
-    if machine.data == "not written":
-        finding = f"{where} is not written: {machine.data_trouble}"
-        advice = "make room, or chown or chmod it; or another place, with --data-dir"
-        return Check("data", State.PROBLEM, finding, advice)
-    if machine.free_bytes is not None and machine.free_bytes < LOW_SPACE:
-        finding = f"{where} is written, but only {amount(machine.free_bytes)} are free there"
-        return Check("data", State.NOTE, finding, "make room on that disk")
-    return Check("data", State.OK, f"{where} is written")
 
 
 def _versions(facts: Facts) -> Check:

@@ -105,6 +105,8 @@ class LanFacts:
     networks: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
     peers: int = 0
+    is_proving: bool = False
+    """Whether it is still being found out if multicast works."""
 
 
 DataState = Literal["memory", "kept", "not written"]

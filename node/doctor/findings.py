@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,11 @@ class Diagnosis:
             if each.name == name:
                 return each
         raise KeyError(name)
+
+    def with_check(self, check: Check) -> Diagnosis:
+        """Return the same with another check in place of the one of its name."""
+        checks = (check if each.name == check.name else each for each in self.checks)
+        return replace(self, checks=tuple(checks))
 
     def to_json(self) -> dict[str, Json]:
         """Return plain values by name."""

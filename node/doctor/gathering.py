@@ -7,7 +7,6 @@ import platform
 import shutil
 import sys
 import time
-from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,7 @@ from ...transports.core.addresses import AddressClass, classify
 from ...transports.core.interfaces import Side
 from ...transports.lan.interfaces import lan_interfaces
 from ..interfaces import interface_addresses
-from .diagnosis import diagnose
+from .diagnosis import data, diagnose
 from .facts import Facts, LanFacts, MachineFacts, OwnAddress, RelayFacts, RelaysFacts
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from ..node import Node
     from ..relayed import Relayed
     from .facts import DataState
-    from .findings import Diagnosis
+    from .findings import Check, Diagnosis
 
 OPEN_FILES = Path("/dev/fd")
 """Where Linux, macOS and the BSDs list the files that a process has open."""
@@ -46,9 +45,15 @@ async def look_at(
     `bound` are the addresses that it listens on, `discovery` what it uses the LAN by, if it does.
     """
     store, trouble = node.stores.path, node.stores.trouble
+    directory = None if store is None else store.parent
     # A disk may be slow, or away.
-    machine = await anyio.to_thread.run_sync(partial(_machine, store, trouble))
+    machine = await anyio.to_thread.run_sync(_machine, directory, trouble)
     return diagnose(_facts(node, bound, relayed, discovery, machine))
+
+
+async def look_at_directory(directory: Path) -> Check:
+    """Return what there is to say of a data directory that no node uses now."""
+    return data(await anyio.to_thread.run_sync(_machine, directory, ""))
 
 
 def _facts(
@@ -137,13 +142,18 @@ def _lan(node: Node, discovery: Discovery | None) -> LanFacts:
     )
     announce = node.config.lan.announce
     return LanFacts(
-        is_on=True, announce=announce, networks=networks, missing=state.missing, peers=state.peers
+        is_on=True,
+        announce=announce,
+        networks=networks,
+        missing=state.missing,
+        peers=state.peers,
+        is_proving=state.is_proving,
     )
 
 
-def _machine(store: Path | None, trouble: str) -> MachineFacts:
+def _machine(directory: Path | None, trouble: str) -> MachineFacts:
     limit, used = _files()
-    data_state, why, free = _data(store, trouble)
+    data_state, why, free = _data(directory, trouble)
     return MachineFacts(
         versions=(
             ("isthmus", version("isthmus")),
@@ -152,7 +162,7 @@ def _machine(store: Path | None, trouble: str) -> MachineFacts:
         ),
         now=time.time(),
         data=data_state,
-        data_path="" if store is None else str(store.parent),
+        data_path="" if directory is None else str(directory),
         data_trouble=why,
         free_bytes=free,
         file_limit=limit,
@@ -184,16 +194,19 @@ def _files() -> tuple[int | None, int | None]:
         return limit, None
 
 
-def _data(store: Path | None, trouble: str) -> tuple[DataState, str, int | None]:
+def _data(directory: Path | None, trouble: str) -> tuple[DataState, str, int | None]:
     """Return what becomes of what is learnt, why it is not written, and the bytes that are free."""
-    if store is None:
+    if directory is None:
         return "memory", "", None
     if trouble:
         return "not written", trouble, None
-    # Nothing is written to find out.
-    if not os.access(store.parent, os.W_OK | os.X_OK):
-        return "not written", "this account may not write there, or the disk is read-only", None
     try:
-        return "kept", "", shutil.disk_usage(store.parent).free
+        # One that is still to be made lies in one that is there.
+        place = next(each for each in (directory, *directory.absolute().parents) if each.exists())
+        # Nothing is written to find out.
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            why = f"{place}: this account may not write there, or it is no directory, or on a disk"
+            return "not written", f"{why} that can be written", None
+        return "kept", "", shutil.disk_usage(place).free
     except OSError as error:
         return "not written", error.strerror or type(error).__name__, None

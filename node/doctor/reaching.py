@@ -85,6 +85,9 @@ def reachable(facts: Facts) -> Check:
 def nat(facts: Facts) -> Check:
     """Say how the way to others changes its address, and what comes back in."""
     reach = facts.reach
+    if not is_open(facts):
+        where = "on loopback only" if is_anywhere(facts) else "nowhere"
+        return Check("nat", State.OK, f"not looked for, since it listens {where}")
     details = tuple(
         f"{each.local} is seen at {each.external} by {count(each.observers, 'network')}"
         for each in reach.mappings
@@ -206,30 +209,31 @@ def _why_unknown(facts: Facts) -> tuple[State, str, str]:
     if not reach.is_enabled:
         finding = "not known, because this node may not ask: autonat.enabled is false"
         return State.UNKNOWN, finding, "set autonat.enabled = true"
+    finding, advice = _why_no_verdict(facts)
+    return State.UNKNOWN, finding, advice
+
+
+def _why_no_verdict(facts: Facts) -> tuple[str, str]:
+    reach = facts.reach
     if reach.is_asking:
-        return State.UNKNOWN, "not known yet: a peer is trying", "ask again in half a minute"
+        return "not known yet: a peer is trying", "ask again in half a minute"
     if not reach.servers:
         finding = "not known, because no connected peer outside this network serves AutoNAT v2"
-        advice = "connect to one that does, such as a relay (--relay-via) or a go node"
-        return State.UNKNOWN, finding, advice
+        return finding, "connect to one that does, such as a relay (--relay-via) or a go node"
     tried = {answer.peer for each in facts.addresses for answer in each.answers}
     if tried:
         finding = (
             f"not known, because {reach.confidence} peers in different networks must agree, and"
             f" {len(tried)} said something"
         )
-        advice = "connect to more peers, or set autonat.confidence = 1 if you trust these"
-        return State.UNKNOWN, finding, advice
+        return finding, "connect to more, or set autonat.confidence = 1 if you trust these"
     finding = "not known, because there is no public address to try: it has none, and none is seen"
-    return State.UNKNOWN, finding, "see 'nat'"
+    return finding, "see 'nat'"
 
 
 def _nat_unknown(facts: Facts) -> tuple[str, str]:
     """Return why nothing is known of the NAT, and what would tell."""
     reach = facts.reach
-    if not is_open(facts):
-        where = "on loopback only" if is_anywhere(facts) else "nowhere"
-        return f"it listens {where}, and so asks nobody", ""
     if reach.reuse == "never":
         return "it does not dial from the port it listens on (see 'port reuse')", ""
     observers = sum(each.observers for each in reach.mappings)

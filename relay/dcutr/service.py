@@ -74,7 +74,7 @@ class Tally:
 class Dcutr:
     """Upgrades circuits that came in, and takes part where the peer upgrades ours.
 
-    `tally` counts, once for each circuit that came in, whether it was joined by a direct connection.
+    `tally` counts, once for each circuit that came in, whether a direct connection joined it.
     """
 
     def __init__(self, ways: Ways, *, attempt_timeout: float = 5.0) -> None:

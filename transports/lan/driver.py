@@ -49,11 +49,15 @@ class MulticastMissing:
 
 @dataclass(frozen=True, slots=True)
 class LanState:
-    """What is used to find peers, where that does not work, and how many there are."""
+    """What is used to find peers, where that does not work, and how many there are.
+
+    `is_proving`: it waits to hear its own announcement, which shows that multicast works.
+    """
 
     interfaces: tuple[Interface, ...]
     missing: tuple[str, ...]
     peers: int
+    is_proving: bool
 
 
 class LanDiscovery:
@@ -103,7 +107,8 @@ class LanDiscovery:
 
     def state(self) -> LanState:
         """Return how it stands now."""
-        return LanState(self._machine.interfaces, self._missing, len(self._machine))
+        is_proving = self._echo_deadline is not None
+        return LanState(self._machine.interfaces, self._missing, len(self._machine), is_proving)
 
     async def find(self, peer: PeerId) -> tuple[Multiaddr, ...]:
         """Return where a peer is, asking the LAN if it has not been heard of; empty: not here."""
