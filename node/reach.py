@@ -22,6 +22,7 @@ from ..transports.core.errors import LocalProtocolError, NoTransport
 from ..transports.core.interfaces import Puncher
 from .dialing import Target
 from .doctor.facts import Answer, Mapping, ReachFacts
+from .doctor.tally import PunchTally
 from .events import HolePunched, HolePunchFailed, ReachabilityChanged
 from .interfaces import interface_addresses
 from .privacy import told
@@ -67,6 +68,8 @@ class Reach:
         publish: Callable[[NodeEvent], None],
         on_change: Callable[[], object],
     ) -> None:
+        self._tally = PunchTally()
+        publish = self._tally.counting(publish)
         self._host = host
         self._swarm = swarm
         self._config = config
@@ -134,7 +137,7 @@ class Reach:
     def facts(self) -> ReachFacts:
         """Return what a diagnosis needs to know."""
         mappings = self._observed.mappings(anyio.current_time())
-        tally = self.dcutr.tally
+        tally = self._tally
         return ReachFacts(
             verdict=self.reachability,
             nat=self.nat_kind(),

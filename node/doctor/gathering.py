@@ -204,9 +204,10 @@ def _data(directory: Path | None, trouble: str) -> tuple[DataState, str, int | N
         # One that is still to be made lies in one that is there.
         place = next(each for each in (directory, *directory.absolute().parents) if each.exists())
         # Nothing is written to find out.
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            why = f"{place}: this account may not write there, or it is no directory, or on a disk"
-            return "not written", f"{why} that can be written", None
+        if not place.is_dir():
+            return "not written", f"{place} is no directory", None
+        if not os.access(place, os.W_OK | os.X_OK):
+            return "not written", f"this account may not write in {place}", None
         return "kept", "", shutil.disk_usage(place).free
     except OSError as error:
         return "not written", error.strerror or type(error).__name__, None

@@ -62,26 +62,13 @@ class Ways:
     failed: Callable[[PeerId, str], None]
 
 
-@dataclass(slots=True)
-class Tally:
-    """How it went so far; `last_failure` is why it failed last."""
-
-    succeeded: int = 0
-    failed: int = 0
-    last_failure: str = ""
-
-
 class Dcutr:
-    """Upgrades circuits that came in, and takes part where the peer upgrades ours.
-
-    `tally` counts, once for each circuit that came in, whether a direct connection joined it.
-    """
+    """Upgrades circuits that came in, and takes part where the peer upgrades ours."""
 
     def __init__(self, ways: Ways, *, attempt_timeout: float = 5.0) -> None:
         self._ways = ways
         self._attempt_timeout = attempt_timeout
         self._active: set[PeerId] = set()
-        self.tally = Tally()
 
     def register(self, host: Host) -> None:
         """Take part where a peer upgrades a circuit that we dialled."""
@@ -103,7 +90,7 @@ class Dcutr:
             await self._upgrade(circuit)
         except _FAILURES as error:
             logger.debug("no direct connection to %s: %r", peer, error)
-            self._failed(peer, str(error) or type(error).__name__)
+            self._ways.failed(peer, str(error) or type(error).__name__)
         finally:
             self._active.discard(peer)
 
@@ -142,7 +129,7 @@ class Dcutr:
             return
         machine = Initiator(ways.addresses())
         if not machine.addresses:
-            self._failed(peer, "this node knows no address of its own that it could be dialled at")
+            ways.failed(peer, "this node knows no address of its own that it could be dialled at")
             return
         while machine.may_begin:
             punch = await self._agree(circuit, machine)
@@ -150,29 +137,20 @@ class Dcutr:
                 # The peer may be quicker, and need no help.
                 await ways.wait_direct(peer)
             if (connection := await self._punch(peer, punch)) is not None:
-                self._succeeded(connection, machine.attempts)
+                ways.succeeded(connection, machine.attempts)
                 return
-        self._failed(peer, f"none of {machine.attempts} attempts met the peer's")
+        ways.failed(peer, f"none of {machine.attempts} attempts met the peer's")
 
     async def _reverse(self, peer: PeerId) -> bool:
         """Dial the peer's public addresses, if it has told any: it may be behind no NAT."""
         try:
             with anyio.move_on_after(self._attempt_timeout):
                 if (connection := await self._ways.dial_direct(peer)) is not None:
-                    self._succeeded(connection, 0)
+                    self._ways.succeeded(connection, 0)
                     return True
         except _FAILURES as error:
             logger.debug("%s cannot be dialled directly: %r", peer, error)
         return False
-
-    def _succeeded(self, connection: Connection, attempts: int) -> None:
-        self.tally.succeeded += 1
-        self._ways.succeeded(connection, attempts)
-
-    def _failed(self, peer: PeerId, reason: str) -> None:
-        self.tally.failed += 1
-        self.tally.last_failure = reason
-        self._ways.failed(peer, reason)
 
     async def _agree(self, circuit: Connection, machine: Initiator) -> Punch:
         with anyio.fail_after(STREAM_TIME):
