@@ -28,11 +28,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnAddress:
-    """An address of the node; `is_external`: only others see it."""
+    """An address of the node.
+
+    `is_external`: only others see it; `is_candidate`: peers are asked to try it.
+    """
 
     address: Multiaddr
     kind: AddressClass
     is_external: bool = False
+    is_candidate: bool = False
     verdict: Reachability = Reachability.UNKNOWN
     answers: tuple[Answer, ...] = ()
 

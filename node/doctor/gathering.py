@@ -93,13 +93,15 @@ def _facts(
 
 def _addresses(node: Node, own: list[Multiaddr]) -> tuple[OwnAddress, ...]:
     reach = node.reach
-    outside = [*reach.external, *reach.verdicts()]
+    candidates = reach.verdicts()
+    outside = [*reach.external, *candidates]
     external = [each for each in dict.fromkeys(outside) if each not in own]
     return tuple(
         OwnAddress(
             address=each,
             kind=classify(each),
             is_external=each in external,
+            is_candidate=each in candidates,
             verdict=reach.client.table.of(each),
             answers=reach.answers(each),
         )

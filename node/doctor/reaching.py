@@ -227,6 +227,9 @@ def _why_no_verdict(facts: Facts) -> tuple[str, str]:
             f" {len(tried)} said something"
         )
         return finding, "connect to more, or set autonat.confidence = 1 if you trust these"
+    if any(each.is_candidate for each in facts.addresses):
+        finding = f"not known, because the {count(reach.servers, 'peer')} asked would not try"
+        return finding, "connect to peers elsewhere: in its own network no peer tries addresses"
     finding = "not known, because there is no public address to try: it has none, and none is seen"
     return finding, "see 'nat'"
 
@@ -253,7 +256,7 @@ def _symmetric_advice(facts: Facts) -> str:
 
 
 def _is_asked_about(own: OwnAddress) -> bool:
-    return bool(own.answers) or own.verdict is not Reachability.UNKNOWN or own.is_external
+    return own.is_candidate or own.is_external
 
 
 def _tried(own: OwnAddress) -> str:
