@@ -20,7 +20,7 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ..relay.circuit.limits import RelayServerConfig
-from ..transports.core.errors import P2PError
+from ..transports.core.errors import P2PError, unwrap_group
 from ..transports.core.interfaces import Priority
 from ..transports.core.multiaddr import Multiaddr
 from ..transports.core.peer_id import PeerId
@@ -100,15 +100,21 @@ async def serve(
     """
     node = ROLES[role](relays)
     events = node.events()
-    async with node:
-        addresses: list[Json] = [str(address) for address in node.addresses]
-        if relays:
-            addresses = [str(each) for each in await _reserved(events, node.peer_id)]
+
+    async def introduce() -> None:
+        reached = await _reserved(events, node.peer_id) if relays else node.addresses
+        addresses: list[Json] = [str(address) for address in reached]
         announce({"event": "listening", "peer_id": str(node.peer_id), "addresses": addresses})
-        await _until_input_closes()
+
+    with unwrap_group():
+        async with node, anyio.create_task_group() as tasks:
+            # Also while it waits for its relay, which may have ended with the process that began.
+            tasks.start_soon(introduce)
+            await _until_input_closes()
+            tasks.cancel_scope.cancel()
 
 
-async def _reserved(events: EventReader, peer: PeerId) -> list[Multiaddr]:
+async def _reserved(events: EventReader, peer: PeerId) -> Sequence[Multiaddr]:
     """Wait until a relay leads others here; return by which addresses."""
     async for event in events:
         if isinstance(event, RelayReserved):

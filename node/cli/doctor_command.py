@@ -69,10 +69,9 @@ def doctor(*, effective: Effective, wait: float, output: Output) -> None:
     found = None if place is None else _ask_running(place, wait)
     is_running = found is not None
     if found is None:
-        if place is not None:
-            where = printable(str(place.parent))
-            output.line(f"no node runs in {where}: a short-lived one looks around")
-        found = _look_alone(settings, wait)
+        where = "here" if place is None else f"in {printable(str(place.parent))}"
+        notice = f"no node runs {where}: a short-lived one looks around"
+        found = _look_alone(settings, wait, begin=lambda: output.line(notice))
     output.result({**found, "running": is_running})
     for line in lines(found, is_running=is_running):
         output.line(line)
@@ -100,7 +99,8 @@ def _ask_running(place: Path, wait: float) -> dict[str, Json] | None:
         return None
 
 
-def _look_alone(settings: Settings, wait: float) -> dict[str, Json]:
+def _look_alone(settings: Settings, wait: float, *, begin: Callable[[], None]) -> dict[str, Json]:
+    """Return what a short-lived node says; `begin` is called when there is one."""
     import anyio
 
     from ..daemon import short_lived
@@ -127,6 +127,7 @@ def _look_alone(settings: Settings, wait: float) -> dict[str, Json]:
     async def main() -> dict[str, Json]:
         async with interruptible() as work, short_lived(settings.options) as node:
             with work:
+                begin()
                 return await look_around(node)
         raise AssertionError("unreachable: whoever is interrupted raises Exit")
 

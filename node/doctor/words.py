@@ -29,7 +29,8 @@ def amount(size: int) -> str:
 
 def count(number: int, what: str) -> str:
     """Return a number of things, as `1 peer` or `2 peers`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    ending = "" if number == 1 else "es" if what.endswith("s") else "s"
+    return f"{number} {what}{ending}"
 
 
 def listed(words: Sequence[str]) -> str:
