@@ -38,7 +38,7 @@ COMMANDS = {
     "why": ("why_command:why", "Say why a peer is connected, or not, address by address."),
     "doctor": ("doctor_command:doctor", "Say what hinders the node, and what to change."),
     "perf": ("perf_command:perf", "Measure the throughput to and from a peer."),
-    "demo": ("demo_command:demo", "Show what two nodes do, on this machine."),
+    "demo": ("demo_command:demo", "Show what nodes do, on this machine."),
     "id": ("id_command:show_id", "Print the peer id of this machine's node."),
     "config": ("config_command:config", "Show or check the configuration of a node."),
     "version": ("version_command:version", "Print the versions that matter."),
