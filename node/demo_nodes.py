@@ -20,11 +20,12 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ..relay.circuit.limits import RelayServerConfig
+from ..relay.dcutr.config import DcutrConfig
 from ..transports.core.errors import P2PError, unwrap_group
 from ..transports.core.interfaces import Priority
 from ..transports.core.multiaddr import Multiaddr
 from ..transports.core.peer_id import PeerId
-from .config import DcutrConfig, NodeConfig
+from .config import NodeConfig
 from .daemon import ECHO_PROTOCOL, echo
 from .events import RelayRefused, RelayReserved
 from .node import Node
