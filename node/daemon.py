@@ -10,12 +10,13 @@ import os
 import secrets
 import signal
 import socket
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from ..relay.circuit.limits import RelayServerConfig
 from ..transports.core.errors import AddressError, ConfigError, StoreError, unwrap_group
 from ..transports.core.interfaces import Priority
 from ..transports.core.keys import PrivateKey
@@ -156,6 +157,41 @@ async def serve(options: DaemonOptions, reporter: Reporter) -> None:
                 await _run(node, identity, reporter, signals, options.control_socket)
 
 
+@asynccontextmanager
+async def short_lived(options: DaemonOptions) -> AsyncIterator[Node]:
+    """Run a node as `serve` would, but take no lock, write nothing and serve nobody.
+
+    It has the key and the port of the data directory, where they are; if another program has that
+    port, both are new, since it may be this very node that runs already. Raises as `serve`.
+    """
+    directory, path, kept = options.data_dir, options.identity, None
+    if directory is not None:
+        path = path or DataDir(directory).key_path
+        with explained(directory / PORT_FILE):
+            kept = _port_in(_read_port(directory / PORT_FILE) or b"")
+    wildcards = _wildcards()
+    is_free = kept is None or all(_is_free(version, kept) for version in wildcards)
+    key = PrivateKey.generate()
+    if path is not None and (is_free or options.listen):
+        with explained(path):
+            is_there = path.exists()
+        key = load_or_create(path) if is_there else key
+    port = kept if kept is not None and is_free else _free_port(wildcards)
+    listening = _Listening(options.listen or _everywhere(wildcards, port))
+    config = replace(
+        options.config,
+        serve_perf=False,
+        dial_found=False,
+        relay_server=RelayServerConfig(),
+        dht=replace(options.config.dht, provide=()),
+    )
+    quiet = replace(options, data_dir=None, echo=False, config=config)
+    node = _node(quiet, key, listening.addresses)
+    with unwrap_group(), _explained(listening):
+        async with node:
+            yield node
+
+
 async def echo(stream: Stream) -> None:
     """Send back what comes, to the end."""
     async for data in stream:
@@ -194,17 +230,24 @@ def _identity(options: DaemonOptions) -> _Identity:
 def _listening(options: DaemonOptions, reporter: Reporter) -> _Listening:
     if options.listen:
         return _Listening(tuple(dict.fromkeys(options.listen)))
-    wildcards = {4: "/ip4/0.0.0.0", 6: "/ip6/::"}
-    if not _has_ipv6():
-        del wildcards[6]
+    wildcards = _wildcards()
+    if 6 not in wildcards:
         reporter.notice("this machine has no IPv6: listening on IPv4 only")
     if options.data_dir is None:
         port, path = _free_port(wildcards), None
     else:
         path = options.data_dir / PORT_FILE
         port = _kept_port(path, wildcards)
-    addresses = [Multiaddr.parse(f"{wildcard}/tcp/{port}") for wildcard in wildcards.values()]
-    return _Listening(tuple(addresses), path)
+    return _Listening(_everywhere(wildcards, port), path)
+
+
+def _wildcards() -> dict[int, str]:
+    """Return what stands for every address of this machine, by the version of IP."""
+    return {4: "/ip4/0.0.0.0"} | ({6: "/ip6/::"} if _has_ipv6() else {})
+
+
+def _everywhere(wildcards: dict[int, str], port: int) -> tuple[Multiaddr, ...]:
+    return tuple(Multiaddr.parse(f"{each}/tcp/{port}") for each in wildcards.values())
 
 
 def _node(options: DaemonOptions, key: PrivateKey, listen: Sequence[Multiaddr]) -> Node:
@@ -300,9 +343,13 @@ def _kept_port(path: Path, versions: Sequence[int] | dict[int, str]) -> int:
         with explained(path):
             _keep(path, port)
         return port
-    if text.strip().isdigit() and 0 < int(text) < 65_536:
-        return int(text)
+    if (found := _port_in(text)) is not None:
+        return found
     raise StoreError(f"{path}: not a port number; remove the file to be given a new one")
+
+
+def _port_in(text: bytes) -> int | None:
+    return int(text) if text.strip().isdigit() and 0 < int(text) < 65_536 else None
 
 
 def _read_port(path: Path) -> bytes | None:

@@ -16,22 +16,36 @@ import anyio
 from ..transports.core.errors import P2PError, unwrap_group
 from ..transports.core.interfaces import Priority
 from .daemon import ECHO_PROTOCOL
-from .demo_nodes import NodeProcess
-from .node import Node
+from .demo_nodes import NodeProcess, caller
 from .protocols.perf import BLOCK_BYTES, HEADER_BYTES, PERF_PROTOCOL
+from .router import open_negotiated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
     from typing import Self
 
-    from ..transports.core.interfaces import Stream
+    from ..transports.core.interfaces import Connection, Stream
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
     from .events import Json
+    from .node import Node
 
-MEASURED_SHARE = 0.3
-"""Of the whole time, for each of three measurements; a tenth goes for starting the nodes."""
+MEASURED_SHARE = 0.25
+"""Of the whole time, for each of three measurements; the rest goes for starting the nodes, and for
+the relay."""
+
+RELAYED_SHARE = 0.05
+"""Of the whole time, for the echo through the relay."""
+
+MAX_RELAYED_TIME = 0.5
+"""Seconds of it at most: some 100 bytes an echo, and a stranger's relay carries 128 KiB."""
+
+HANDOVER_ECHOES = 20
+"""Echoes on the old and the new stream in turn, once there are both: to be seen to go on."""
+
+DRAIN_TIME = 3.0
+"""Seconds for the relayed connection to end, once nothing uses it any more."""
 
 ECHO_BYTES = 32
 
@@ -64,8 +78,24 @@ _BROKEN = (
 
 
 @dataclass(frozen=True, slots=True)
+class RelayStarted:
+    """The relay, with a key that was made just now."""
+
+    peer: PeerId
+    pid: int
+    address: Multiaddr
+
+    def to_json(self) -> dict[str, Json]:
+        """Return plain values by name."""
+        return {"peer_id": str(self.peer), "pid": self.pid, "address": str(self.address)}
+
+
+@dataclass(frozen=True, slots=True)
 class NodesStarted:
-    """This process's node and the other one, each with a key that was made just now."""
+    """This process's node and the other one, each with a key that was made just now.
+
+    `address` leads to the other one through the relay.
+    """
 
     own_peer: PeerId
     other_peer: PeerId
@@ -84,14 +114,47 @@ class NodesStarted:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The two are connected; `peer` is whom the handshake proved, `seconds` what it all took."""
+    """The two are connected; `peer` is whom the handshake proved, `seconds` what it all took.
+
+    `limit_bytes` and `limit_seconds` are what the relay lets pass and how long; None: no limit.
+    """
 
     peer: PeerId
     seconds: float
+    limit_bytes: float | None = None
+    limit_seconds: float | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Return plain values by name."""
-        return {"proven_peer_id": str(self.peer), "connect_ms": _ms(self.seconds)}
+        return {
+            "proven_peer_id": str(self.peer),
+            "connect_ms": _ms(self.seconds),
+            "limit_bytes": self.limit_bytes,
+            "limit_seconds": None if self.limit_seconds is None else round(self.limit_seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A direct connection has taken the relayed one's place, `seconds` after that stood.
+
+    `echoes` went through the relay and directly meanwhile, and all came back; `ended` is how the
+    relayed connection ended, None if it still stands.
+    """
+
+    address: Multiaddr
+    seconds: float
+    echoes: int
+    ended: str | None
+
+    def to_json(self) -> dict[str, Json]:
+        """Return plain values by name."""
+        return {
+            "address": str(self.address),
+            "direct_ms": _ms(self.seconds),
+            "echoes": self.echoes,
+            "relayed_ended": self.ended,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +193,7 @@ class Measured:
         }
 
 
-Outcome: TypeAlias = NodesStarted | Connected | Measured
+Outcome: TypeAlias = RelayStarted | NodesStarted | Connected | Measured | Moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +240,16 @@ class Stage:
     patience: float = STEP_PATIENCE
     """Seconds above `seconds` after which a step is given up."""
 
-    node: Node = field(default_factory=Node)
+    node: Node = field(default_factory=caller)
     others: dict[str, NodeProcess] = field(default_factory=dict)
     found: dict[str, Outcome] = field(default_factory=dict)
     watch: Callable[[Measured], None] | None = None
+    circuit: Connection | None = None
+    """The connection through the relay."""
+
+    relayed: Stream | None = None
+    """The echo's stream on it, until the direct connection has taken over."""
+
     _context: AsyncExitStack = field(default_factory=AsyncExitStack)
     _tasks: anyio.abc.TaskGroup = field(default_factory=anyio.create_task_group)
 
@@ -189,12 +258,24 @@ class Stage:
         """Seconds for each measurement."""
         return self.seconds * MEASURED_SHARE
 
-    async def start_process(self, name: str, role: str) -> NodeProcess:
+    @property
+    def direct(self) -> Connection | None:
+        """The connection without a relay that what is opened to the other node takes, if any."""
+        peer = self.others["other"].peer_id
+        for each in self.node.connections:
+            if each.remote_peer == peer and each.limit is None and self.node.is_used(each):
+                return each
+        return None
+
+    async def start_process(
+        self, name: str, role: str, *, relays: Sequence[Multiaddr] = ()
+    ) -> NodeProcess:
         """Start another node, to be ended with this stage; raises NodeProcessFailed."""
         process = await NodeProcess.start(
             f"the {name} node",
             role,
             tasks=self._tasks,
+            relays=[*map(str, relays)],
             arguments=self.arguments,
             is_quiet=self.is_quiet,
         )
@@ -252,8 +333,13 @@ def _watch(step: Step, watcher: Watcher) -> Callable[[Measured], None] | None:
     return (lambda so_far: watcher.measuring(step, so_far)) if watcher.is_live else None
 
 
+async def _relay(stage: Stage) -> RelayStarted:
+    relay = await stage.start_process("relay", "relay")
+    return RelayStarted(relay.peer_id, relay.pid, relay.addresses[0])
+
+
 async def _start(stage: Stage) -> NodesStarted:
-    other = await stage.start_process("other", "peer")
+    other = await stage.start_process("other", "peer", relays=stage.others["relay"].addresses)
     return NodesStarted(stage.node.peer_id, other.peer_id, other.pid, other.addresses[0])
 
 
@@ -261,7 +347,57 @@ async def _connect(stage: Stage) -> Connected:
     # Not the loop's clock: uvloop's counts milliseconds.
     started = time.perf_counter()
     connection = await stage.node.connect(stage.others["other"].addresses)
-    return Connected(connection.remote_peer, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    stage.circuit, limit = connection, connection.limit
+    if limit is None:
+        return Connected(connection.remote_peer, seconds)
+    return Connected(connection.remote_peer, seconds, limit.bytes_left, limit.seconds_left)
+
+
+async def _echo_relayed(stage: Stage) -> Measured:
+    assert stage.circuit is not None
+    # On this very connection: what is opened to the peer may take another one by now.
+    stage.relayed = await open_negotiated(
+        stage.circuit, (ECHO_PROTOCOL,), known=None, timeout=STEP_PATIENCE, priority=Priority.HIGH
+    )
+    meter = _Meter(has_echo=True, has_bulk=False, bulk_alone=None)
+    ended = anyio.Event()
+    with unwrap_group():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_echo_on, stage.relayed, meter, ended)
+            await anyio.sleep(min(stage.seconds * RELAYED_SHARE, MAX_RELAYED_TIME))
+            found = meter.read()
+            ended.set()
+    return found
+
+
+async def _move(stage: Stage) -> Moved:
+    assert stage.circuit is not None
+    assert stage.relayed is not None
+    echoes = 0
+    async with stage.relayed as relayed:
+        while (direct := stage.direct) is None:
+            await _echo_once(relayed)
+            echoes += 1
+            await anyio.sleep(ECHO_INTERVAL)
+        async with await stage.open_stream("other", ECHO_PROTOCOL, Priority.HIGH) as stream:
+            for _ in range(HANDOVER_ECHOES):
+                await _echo_once(relayed)
+                await _echo_once(stream)
+                echoes += 2
+    stage.relayed = None
+    # As the node does by itself, half a minute later.
+    stage.circuit.drain()
+    ended = None
+    with anyio.move_on_after(DRAIN_TIME):
+        ended = str(await stage.circuit.wait_closed())
+    opened_at = direct.statistics().opened_at
+    return Moved(
+        address=direct.remote_addr,
+        seconds=max(opened_at - stage.circuit.statistics().opened_at, 0.0),
+        echoes=echoes,
+        ended=ended,
+    )
 
 
 async def _echo_alone(stage: Stage) -> Measured:
@@ -277,11 +413,26 @@ async def _both(stage: Stage) -> Measured:
 
 
 STEPS = (
-    Step("start", "Start two nodes here, each a process of its own with a new key.", _start),
+    Step("relay", "Start a relay here: it leads others to who has reserved a place at it.", _relay),
+    Step(
+        "start",
+        "Start two nodes, each with a new key; the other one reserves, and is told of to nobody.",
+        _start,
+    ),
     Step(
         "connect",
-        "Connect them; the handshake proves to each which key the other holds.",
+        "Connect through the relay; the handshake proves to each which key the other holds.",
         _connect,
+    ),
+    Step(
+        "relayed",
+        "An echo through the relay, which sees that they talk, and not what they say.",
+        _echo_relayed,
+    ),
+    Step(
+        "direct",
+        "Go direct: over the relay they tell each other where they are (DCUtR). The echo goes on.",
+        _move,
     ),
     Step(
         "echo",
@@ -358,21 +509,28 @@ async def _wait(stage: Stage, meter: _Meter) -> None:
 
 
 async def _echo(stage: Stage, meter: _Meter, ended: anyio.Event) -> None:
-    message = bytes(ECHO_BYTES)
     async with await stage.open_stream("other", ECHO_PROTOCOL, Priority.HIGH) as stream:
-        due = time.perf_counter()
-        while not ended.is_set():
-            started = time.perf_counter()
-            await stream.send(message)
-            missing = ECHO_BYTES
-            while missing:
-                missing -= len(await stream.receive(missing))
-            now = time.perf_counter()
-            meter.times.append(now - started)
-            # Loops sleep for whole milliseconds, and so too long: the next one makes up for it.
-            due = max(due + ECHO_INTERVAL, now - MAX_LAG)
-            if due > now:
-                await anyio.sleep(due - now)
+        await _echo_on(stream, meter, ended)
+
+
+async def _echo_on(stream: Stream, meter: _Meter, ended: anyio.Event) -> None:
+    due = time.perf_counter()
+    while not ended.is_set():
+        started = time.perf_counter()
+        await _echo_once(stream)
+        now = time.perf_counter()
+        meter.times.append(now - started)
+        # Loops sleep for whole milliseconds, and so too long: the next one makes up for it.
+        due = max(due + ECHO_INTERVAL, now - MAX_LAG)
+        if due > now:
+            await anyio.sleep(due - now)
+
+
+async def _echo_once(stream: Stream) -> None:
+    await stream.send(bytes(ECHO_BYTES))
+    missing = ECHO_BYTES
+    while missing:
+        missing -= len(await stream.receive(missing))
 
 
 async def _saturate(stage: Stage, meter: _Meter, ended: anyio.Event) -> None:

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from ..transports.core.errors import P2PError
+from ..relay.circuit.limits import RelayServerConfig
+from ..relay.dcutr.config import DcutrConfig
+from ..transports.core.errors import P2PError, unwrap_group
 from ..transports.core.interfaces import Priority
 from ..transports.core.multiaddr import Multiaddr
 from ..transports.core.peer_id import PeerId
 from .config import NodeConfig
 from .daemon import ECHO_PROTOCOL, echo
+from .events import RelayRefused, RelayReserved
 from .node import Node
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteReceiveStream, Process, TaskGroup
 
-    from .events import Json
+    from .events import EventReader, Json
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
@@ -58,23 +61,68 @@ class NodeProcessFailed(P2PError):
     """A node's process that did not start, or ended before it was told to."""
 
 
-def peer() -> Node:
+class ReservationMissing(P2PError):
+    """The relay of the demonstration does not lead others to a node."""
+
+
+NEAR = DcutrConfig(allow_private=True)
+"""Of this machine's own nodes, whose loopback addresses are as good as public ones to them."""
+
+
+def caller() -> Node:
+    """Make the node of the process that shows the demonstration."""
+    return Node(listen=LOOPBACK, config=NodeConfig(dcutr=NEAR))
+
+
+def peer(relays: Sequence[str]) -> Node:
     """Make a node that answers echoes and takes bulk, as the demonstration's other side."""
-    node = Node(listen=LOOPBACK, config=NodeConfig(serve_perf=True))
-    node.handle(ECHO_PROTOCOL, echo, priority=Priority.HIGH)
+    config = NodeConfig(serve_perf=True, dcutr=NEAR)
+    node = Node(listen=LOOPBACK, relays=relays, config=config)
+    node.handle(ECHO_PROTOCOL, echo, priority=Priority.HIGH, allow_limited=True)
     return node
 
 
-ROLES: Mapping[str, Callable[[], Node]] = {"peer": peer}
+def relay(relays: Sequence[str]) -> Node:
+    """Make a node that relays for anyone, with the limits that strangers' relays have."""
+    config = NodeConfig(relay_server=RelayServerConfig(preset="public"))
+    return Node(listen=LOOPBACK, relays=relays, config=config)
+
+
+ROLES: Mapping[str, Callable[[Sequence[str]], Node]] = {"peer": peer, "relay": relay}
 """What a process can be asked to be."""
 
 
-async def serve(role: str, announce: Callable[[dict[str, Json]], None]) -> None:
-    """Run a node of a role until the standard input closes; first announce where it listens."""
-    async with ROLES[role]() as node:
-        addresses: list[Json] = [str(address) for address in node.addresses]
+async def serve(
+    role: str, relays: Sequence[str], announce: Callable[[dict[str, Json]], None]
+) -> None:
+    """Run a node of a role until the standard input closes; first announce where it is.
+
+    With relays that is where these lead to it, and nowhere else.
+    """
+    node = ROLES[role](relays)
+    events = node.events()
+
+    async def introduce() -> None:
+        reached = await _reserved(events, node.peer_id) if relays else node.addresses
+        addresses: list[Json] = [str(address) for address in reached]
         announce({"event": "listening", "peer_id": str(node.peer_id), "addresses": addresses})
-        await _until_input_closes()
+
+    with unwrap_group():
+        async with node, anyio.create_task_group() as tasks:
+            # Also while it waits for its relay, which may have ended with the process that began.
+            tasks.start_soon(introduce)
+            await _until_input_closes()
+            tasks.cancel_scope.cancel()
+
+
+async def _reserved(events: EventReader, peer: PeerId) -> Sequence[Multiaddr]:
+    """Wait until a relay leads others here; return by which addresses."""
+    async for event in events:
+        if isinstance(event, RelayReserved):
+            return [each.with_peer(peer) for each in event.addresses]
+        if isinstance(event, RelayRefused):
+            raise ReservationMissing(event.reason)
+    raise ReservationMissing("the node has stopped")
 
 
 async def _until_input_closes() -> None:
@@ -111,16 +159,19 @@ class NodeProcess:
         *,
         tasks: TaskGroup,
         arguments: Sequence[str] = (),
+        relays: Sequence[str] = (),
         is_quiet: bool = True,
     ) -> NodeProcess:
         """Start a process of this program in a role, and wait until it listens.
 
+        With `relays` it is to be reached behind these, and its `addresses` lead through them.
         `name` is what it is called in errors. A task in `tasks` keeps the end of what it writes
         to the standard error, unless that goes to this process's own (not `is_quiet`). Raises
         NodeProcessFailed.
         """
         # With -P, or a folder called isthmus in the current one would be taken for the package.
         command = [sys.executable, "-P", "-m", "isthmus", "demo-node", role, *arguments]
+        command += [f"--relay-via={each}" for each in relays]
         try:
             # Shielded, so that there is none that nobody knows; it takes milliseconds.
             with anyio.CancelScope(shield=True):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
     from ..transports.lan.config import LanConfig
+    from ..transports.lan.driver import LanState
     from ..transports.lan.machine import PeerHeard
     from .events import NodeEvent
     from .peerstore import PeerStore
@@ -86,6 +87,10 @@ class Discovery:
                 self._under_way.add(target.peer)
                 tasks.start_soon(self._connect, swarm, target, limiter)
                 await anyio.sleep(1 / DIALS_PER_SECOND)
+
+    def state(self) -> LanState:
+        """Return where peers are looked for, and whether that works."""
+        return self._lan.state()
 
     def is_there(self, peer: PeerId) -> bool:
         """Say whether this LAN has been heard to have a peer, not long ago."""

@@ -18,6 +18,7 @@ from ..transports.core.keys import PrivateKey
 from ..transports.core.peer_id import PeerId
 from .config import NodeConfig, upgrade_config
 from .dialing import Target, parse_listen, parse_target
+from .doctor.gathering import look_at
 from .entries import Entry, StandingConnections
 from .events import AddressesChanged, EventHub, Listening
 from .examination import examine
@@ -51,16 +52,12 @@ if TYPE_CHECKING:
 
     from ..relay.autonat.reachability import Reachability
     from ..relay.kad.wire import FoundPeer
-    from ..transports.core.interfaces import (
-        Connection,
-        RawTransport,
-        Stream,
-        Transport,
-    )
+    from ..transports.core.interfaces import Connection, RawTransport, Stream, Transport
     from ..transports.core.multiaddr import Multiaddr
     from .dialing import Destination
     from .dialreport import DialReport
     from .discovery import Discovery
+    from .doctor.findings import Diagnosis
     from .events import EventReader, PeerIdentified
     from .limits import Fullness
     from .link import Link
@@ -337,6 +334,10 @@ class Node:
         Raises AddressError, and SelfDial for this very node.
         """
         return await examine(self._swarm, parse_target(to), dial_timeout=dial_timeout)
+
+    async def diagnose(self) -> Diagnosis:
+        """Return what hinders this node, and what to change, as far as that is known by now."""
+        return await look_at(self, self._own.bound, self.relayed, self._discovery)
 
     def serve_perf(self) -> None:
         """Serve /perf/1.0.0, by which any peer may have this node send as much as it asks for."""

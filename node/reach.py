@@ -21,6 +21,8 @@ from ..transports.core.addresses import AddressClass, classify, classify_ip, pre
 from ..transports.core.errors import LocalProtocolError, NoTransport
 from ..transports.core.interfaces import Puncher
 from .dialing import Target
+from .doctor.facts import Answer, Mapping, ReachFacts
+from .doctor.tally import PunchTally
 from .events import HolePunched, HolePunchFailed, ReachabilityChanged
 from .interfaces import interface_addresses
 from .privacy import told
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from .events import NodeEvent
     from .peerstore import PeerStore
     from .swarm import Swarm
+
+MAX_MAPPINGS = 4
+"""External addresses of one of ours that are told of: a symmetric NAT makes any number."""
 
 _NOWHERE = {AddressClass.UNSPECIFIED, AddressClass.MULTICAST, AddressClass.UNKNOWN}
 
@@ -63,6 +68,8 @@ class Reach:
         publish: Callable[[NodeEvent], None],
         on_change: Callable[[], object],
     ) -> None:
+        self._tally = PunchTally()
+        publish = self._tally.counting(publish)
         self._host = host
         self._swarm = swarm
         self._config = config
@@ -76,6 +83,7 @@ class Reach:
         self._told: tuple[Reachability, tuple[Multiaddr, ...]] = (Reachability.UNKNOWN, ())
         self._external: tuple[Multiaddr, ...] = ()
         self._asks = self._upgrades = False
+        self._reuse: ReusePort = "never"
         self._observed = ObservedAddresses()
         self.client = AutonatClient(
             host,
@@ -127,6 +135,35 @@ class Reach:
         usable = (each for each in own if each.last_transport == "tcp" and self._is_open(each))
         return self._may_be_told(dict.fromkeys(usable))
 
+    def answers(self, address: Multiaddr) -> tuple[Answer, ...]:
+        """Return who has tried an address, and how that went."""
+        now = anyio.current_time()
+        votes = self.client.table.votes(address)
+        return tuple(Answer(each.peer, each.is_reached, now - each.time) for each in votes)
+
+    def facts(self) -> ReachFacts:
+        """Return what a diagnosis needs to know."""
+        mappings = self._observed.mappings(anyio.current_time())
+        tally = self._tally
+        return ReachFacts(
+            verdict=self.reachability,
+            nat=self.nat_kind(),
+            mappings=tuple(
+                Mapping(local, external, count)
+                for local, counts in mappings.items()
+                for external, count in counts.most_common(MAX_MAPPINGS)
+            ),
+            is_enabled=self._config.autonat.enabled,
+            is_asking=self._asks and self.client.is_asking,
+            servers=len({each.source for each in self._servers()}),
+            confidence=self._config.autonat.confidence,
+            reuse=self._reuse,
+            punches=self._config.dcutr.enabled,
+            succeeded=tally.succeeded,
+            failed=tally.failed,
+            last_failure=tally.last_failure,
+        )
+
     def register(self, listen: Iterable[Multiaddr]) -> None:
         """Serve what is of use to a node that listens there: to one on loopback nothing is."""
         config = self._config
@@ -139,7 +176,8 @@ class Reach:
             self.client.register()
             if config.autonat.serve:
                 self.server.register(self._host)
-        if reuse_of(config, places) != "never" and (is_open or config.dcutr.allow_private):
+        self._reuse = reuse_of(config, places)
+        if self._reuse != "never" and (is_open or config.dcutr.allow_private):
             self._upgrades = True
             self.dcutr.register(self._host)
 

@@ -80,7 +80,7 @@ class Relayed:
     def __init__(
         self, config: RelaysConfig, *, peers: PeerStore, publish: Callable[[NodeEvent], None]
     ) -> None:
-        self._config = config
+        self.config = config
         self._peers = peers
         self._publish = publish
         self._swarm: Swarm | None = None
@@ -99,7 +99,7 @@ class Relayed:
     @property
     def listen(self) -> tuple[Multiaddr, ...]:
         """Where the node has to listen for what comes through relays, if any are to be used."""
-        return (ANY_RELAY,) if self._config.via or self._config.discover else ()
+        return (ANY_RELAY,) if self.config.via or self.config.discover else ()
 
     def bind(self, swarm: Swarm) -> None:
         """Learn the connections of the node."""

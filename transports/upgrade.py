@@ -83,6 +83,7 @@ class Upgraded:
         self._static: StaticKey | None = None
         self._ephemeral: X25519PrivateKey | None = None
         self._expected: dict[Multiaddr, tuple[PeerId, Side]] = {}
+        self._undecided: dict[Multiaddr, list[anyio.CancelScope]] = {}
 
     @property
     def protocols(self) -> Sequence[str]:
@@ -135,6 +136,9 @@ class Upgraded:
         if not isinstance(raw, RawPuncher) or not self.can_punch(addr):
             raise NoTransport(addr)
         self._expected[place] = peer, side
+        # What has come in from there before this side knew its role has one now.
+        for scope in self._undecided.get(place, ()):
+            scope.cancel()
         try:
             while True:
                 try:
@@ -151,6 +155,22 @@ class Upgraded:
     def expected(self, addr: Multiaddr) -> tuple[PeerId | None, Side]:
         """Return who may come in from an address, and this side's role then."""
         return self._expected.get(addr, (None, Side.LISTENER))
+
+    async def first_bytes(self, stream: ByteStream, addr: Multiaddr) -> bytes | None:
+        """Return what comes first on a stream that came in; None if `expected` has an answer now.
+
+        Raises NegotiationError if nothing comes, and the stream is ended.
+        """
+        scope = anyio.CancelScope()
+        self._undecided.setdefault(addr, []).append(scope)
+        try:
+            with scope:
+                return await _receive(stream)
+        finally:
+            self._undecided[addr].remove(scope)
+            if not self._undecided[addr]:
+                del self._undecided[addr]
+        return None
 
     async def _upgrade_punched(
         self, stream: ByteStream, addr: Multiaddr, *, side: Side, peer: PeerId
@@ -195,11 +215,13 @@ class Upgraded:
         side: Side,
         peer: PeerId | None = None,
         is_run_next: bool = False,
+        received: bytes = b"",
     ) -> YamuxConnection:
         """Make a connection of a byte stream, in any role; the caller bounds the time.
 
         With `is_run_next` the last message of a dialer's handshake goes along with the first that
         the connection sends when it is run: one packet less, and the peer is woken once.
+        `received` is what a dialer has said already, to a listener.
         Raises NegotiationError, NoiseError, PeerIdMismatch, RemoteProtocolError.
         """
         if self._static is None:
@@ -221,7 +243,7 @@ class Upgraded:
             result = await secure(stream, handshake, trailing=trailing, keeps_last=is_run_next)
         else:
             # The agreement rides along with the second message of Noise.
-            agreement, trailing = await _agree_on_security(stream)
+            agreement, trailing = await _agree_on_security(stream, received)
             result = await secure(
                 stream, handshake, trailing=trailing, ahead=agreement, meanwhile=self._prepare
             )
@@ -288,9 +310,17 @@ class UpgradedListener(ConnectionListener):
         try:
             peer, side = self._transport.expected(addr)
             with anyio.fail_after(config.inbound_timeout):
+                received = b""
+                if peer is None and self._transport.can_punch(addr):
+                    # The peer of a punch may be quicker than the word that says so.
+                    received = await self._transport.first_bytes(stream, addr) or b""
+                    if not received:
+                        peer, side = self._transport.expected(addr)
                 if peer is None:
                     peer = stream.extra(PathAttribute.peer, None)
-                return await self._transport.upgrade(stream, addr, side=side, peer=peer)
+                return await self._transport.upgrade(
+                    stream, addr, side=side, peer=peer, received=received
+                )
         except (P2PError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
             self.failed += 1
             logger.debug("upgrade of %s failed: %r", addr, error)
@@ -303,11 +333,12 @@ class UpgradedListener(ConnectionListener):
             self.pending -= 1
 
 
-async def _agree_on_security(stream: ByteStream) -> tuple[bytes, bytes]:
+async def _agree_on_security(stream: ByteStream, received: bytes) -> tuple[bytes, bytes]:
     """Negotiate as the listener; return the last answer, not sent yet, and what came behind."""
     negotiation = ListenerNegotiation(SECURITY.__eq__)
     while True:
-        negotiation.receive_data(await _receive(stream))
+        negotiation.receive_data(received or await _receive(stream))
+        received = b""
         answer = negotiation.data_to_send()
         if negotiation.is_complete:
             return answer, negotiation.take_trailing()

@@ -82,6 +82,11 @@ async def status(control: Control, arguments: Arguments) -> dict[str, Json]:
     }
 
 
+async def doctor(control: Control, arguments: Arguments) -> dict[str, Json]:
+    """Say what hinders the node, as far as that is known by now, and what to change."""
+    return (await control.node.diagnose()).to_json()
+
+
 async def peers(control: Control, arguments: Arguments) -> dict[str, Json]:
     """List the peers that are connected, and the last met of those that are only known."""
     limit = arguments.number("limit", default=KNOWN_LIMIT, low=0, high=MAX_KNOWN_LIMIT)
@@ -203,6 +208,7 @@ async def ping_peer(control: Control, arguments: Arguments) -> dict[str, Json]:
 
 ENDPOINTS: Sequence[Endpoint] = (
     Endpoint("GET", "/v1/status", status),
+    Endpoint("GET", "/v1/doctor", doctor),
     Endpoint("GET", "/v1/peers", peers, takes=("limit",)),
     Endpoint("GET", "/v1/events", events),
     Endpoint("POST", "/v1/connect", connect, takes=("to",)),

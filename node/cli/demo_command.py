@@ -27,9 +27,10 @@ MAX_SECONDS = 120.0
 @backend_option
 @output_options
 def demo(*, seconds: float, backend: str, output: Output) -> None:
-    """Show what two nodes do: connect, and keep an urgent message from waiting behind bulk.
+    """Show what nodes do: meet through a relay, go direct, and keep urgent messages from waiting.
 
-    Starts two real nodes on this machine, two processes that talk over loopback, and measures an
+    Starts a relay and two nodes on this machine, processes that talk over loopback. The nodes meet
+    through the relay and move to a direct connection while an echo goes on; there it measures an
     urgent echo alone, bulk alone, and both at once. Nothing is written to disk, and no other
     machine can connect.
 

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 @click.command(hidden=True)
 @click.argument("role")
+@click.option(
+    "--relay-via", metavar="MULTIADDR", multiple=True, help="Be reached through this relay only."
+)
 @backend_option
 @output_options
-def demo_node(*, role: str, backend: str, output: Output) -> None:
+def demo_node(*, role: str, relay_via: tuple[str, ...], backend: str, output: Output) -> None:
     """Run a node of ROLE until the standard input closes.
 
     \b
@@ -28,4 +31,4 @@ def demo_node(*, role: str, backend: str, output: Output) -> None:
 
     if role not in ROLES:
         raise click.BadParameter(f"{role!r} is none of {', '.join(ROLES)}", param_hint="ROLE")
-    run(serve, role, output.result, backend=backend)
+    run(serve, role, relay_via, output.result, backend=backend)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..demo import Connected, Measured, NodesStarted
+from ..demo import Connected, Measured, Moved, NodesStarted, RelayStarted
 from .sizes import format_size
 
 if TYPE_CHECKING:
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 COLUMNS = ("", "bulk", "carried", "of its own speed", "echo p50", "echo p99")
 
-ROWS = {"echo": "urgent echo alone", "bulk": "bulk alone", "both": "both at once"}
+ROWS = {
+    "relayed": "echo through relay",
+    "echo": "urgent echo alone",
+    "bulk": "bulk alone",
+    "both": "both at once",
+}
 """What the table calls the steps that measure."""
 
 TRY_NEXT = (
@@ -30,14 +35,22 @@ TRY_NEXT = (
 def outcome_lines(outcome: Outcome) -> list[str]:
     """Return what came of a step: a line, or one for each node."""
     match outcome:
-        case NodesStarted():
+        case RelayStarted():
             where = outcome.address.without_peer()
+            return [f"{outcome.peer}, process {outcome.pid}, at {where}"]
+        case NodesStarted():
             return [
                 f"{outcome.own_peer}, this process",
-                f"{outcome.other_peer}, process {outcome.other_pid}, at {where}",
+                f"{outcome.other_peer}, process {outcome.other_pid}, behind the relay",
             ]
         case Connected():
-            return [f"connected to {outcome.peer} in {milliseconds(outcome.seconds)}, encrypted"]
+            lines = [f"connected to {outcome.peer} in {milliseconds(outcome.seconds)}, encrypted"]
+            if outcome.limit_bytes and outcome.limit_seconds:
+                most, time = outcome.limit_bytes / 1024, outcome.limit_seconds
+                lines.append(f"the relay lets {most:.0f} KiB pass, for {time:.0f} s at most")
+            return lines
+        case Moved():
+            return _moved(outcome)
         case Measured():
             return [", ".join(_measured(outcome))]
 
@@ -87,6 +100,14 @@ def percent(share: float | None) -> str | None:
     return None if share is None else f"{share:.0%}".replace("%", " %")
 
 
+def _moved(moved: Moved) -> list[str]:
+    gone = "has ended" if moved.ended is not None else "still stands"
+    return [
+        f"direct {milliseconds(moved.seconds)} after the relayed connection, at {moved.address}",
+        f"{moved.echoes} echoes on both in turn, none lost; the relayed connection {gone}",
+    ]
+
+
 def _or_empty(text: str | None) -> str:
     return text or ""
 
@@ -109,8 +130,14 @@ def _sentences(found: Mapping[str, Outcome], cores: int) -> list[str]:
     match found.get("connect"):
         case Connected(seconds=seconds):
             lines += [
-                f"The nodes connected in {milliseconds(seconds)}: each proved which key it holds,",
-                "and whatever they have said since is encrypted.",
+                f"The nodes met through a relay in {milliseconds(seconds)}: each proved which key",
+                "it holds, and whatever they have said since is encrypted.",
+            ]
+    match found.get("direct"):
+        case Moved(seconds=seconds, echoes=echoes):
+            lines += [
+                f"{milliseconds(seconds)} later they were connected directly. The echo went on,",
+                f"{echoes} times on both connections in turn, and the relay was needed no more.",
             ]
     match found.get("echo"):
         case Measured(echo_p50=float() as half, echo_p99=float() as most):

@@ -67,6 +67,17 @@ class Stores:
         # What happens before `run` is told when that begins; it is two events at most.
         self._held: list[NodeEvent] = []
         self._publish: Callable[[NodeEvent], None] = self._held.append
+        self._trouble = ""
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None if all is in memory alone."""
+        return self._path
+
+    @property
+    def trouble(self) -> str:
+        """Why the file is not written at present; empty if it is."""
+        return self._trouble if self._machine.is_degraded else ""
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -155,6 +166,7 @@ class Stores:
         self.links.restore(contents.links)
 
     def _fail(self, path: Path, reason: str) -> None:
+        self._trouble = reason
         if self._machine.failed(anyio.current_time()):
             self._publish(StoreDegraded(path, reason))
 

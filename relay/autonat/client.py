@@ -91,6 +91,7 @@ class AutonatClient:
         self._expected: dict[int, _Expected] = {}
         self._poke = anyio.Event()
         self._has_changed_network = False
+        self._is_asking = False
 
     def register(self) -> None:
         """Take proofs; never over a relay that sets limits."""
@@ -100,6 +101,11 @@ class AutonatClient:
     def reachability(self) -> Reachability:
         """The verdict on this node."""
         return self.table.overall()
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a server is being asked, or about to be."""
+        return self._is_asking or self.table.next_timeout(self._servers()) <= anyio.current_time()
 
     def poke(self) -> None:
         """Look again: there is another server, or another address."""
@@ -184,12 +190,15 @@ class AutonatClient:
 
     async def _put(self, question: Question) -> None:
         now = anyio.current_time
+        self._is_asking = True
         try:
             verdict = await self.ask(question)
         except _FAILURES as error:
             logger.debug("%s gave no answer: %r", question.server.peer, error)
             self.table.failed(question, now())
             return
+        finally:
+            self._is_asking = False
         if verdict is None:
             self.table.failed(question, now())
             return

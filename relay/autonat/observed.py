@@ -116,6 +116,11 @@ class ObservedAddresses:
             ]
         return tuple(dict.fromkeys(found))
 
+    def mappings(self, now: float) -> dict[Multiaddr, Counter[Multiaddr]]:
+        """Return, by our address, how many observers see each external one of it."""
+        ours = dict.fromkeys(each.local for each in self._observations.values())
+        return {local: counts for local in ours if (counts := self._counts(local, now))}
+
     def nat_kind(self, now: float) -> NatKind:
         """Return what the observations of the local address that has most of them show."""
         self._forget(now)

@@ -56,9 +56,6 @@ MAX_SERVERS = 256
 """Servers of which it is remembered when they were asked."""
 
 
-_NO_VOTE = (-inf, False)
-
-
 class Reachability(Enum):
     """What is known of an address, or of the node."""
 
@@ -74,6 +71,14 @@ class Server(NamedTuple):
     source: Hashable
 
 
+class Vote(NamedTuple):
+    """What a peer has last said of an address, for the network that it is in."""
+
+    time: float
+    is_reached: bool
+    peer: PeerId
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """Ask this server for these addresses, best first."""
@@ -84,14 +89,18 @@ class Question:
 
 @dataclass(slots=True)
 class _Record:
-    votes: OrderedDict[Hashable, tuple[float, bool]] = field(default_factory=OrderedDict)
-    """The last answer of each network: when, and whether it was reached."""
+    votes: OrderedDict[Hashable, Vote] = field(default_factory=OrderedDict)
+    """The last answer of each network."""
     verdict: Reachability = Reachability.UNKNOWN
     doubted_until: float | None = None
     due: float = -inf
 
     def score(self) -> int:
-        return sum(1 if is_reached else -1 for _, is_reached in self.votes.values())
+        return sum(1 if vote.is_reached else -1 for vote in self.votes.values())
+
+    def voted_at(self, source: Hashable) -> float:
+        vote = self.votes.get(source)
+        return -inf if vote is None else vote.time
 
 
 class ReachabilityTable:
@@ -111,6 +120,11 @@ class ReachabilityTable:
         """Return the verdict on one."""
         record = self._records.get(address)
         return Reachability.UNKNOWN if record is None else record.verdict
+
+    def votes(self, address: Multiaddr) -> tuple[Vote, ...]:
+        """Return the answers that count for the verdict on one, the newest last."""
+        record = self._records.get(address)
+        return () if record is None else tuple(record.votes.values())
 
     def overall(self) -> Reachability:
         """Return that on the node: public if one address is, private if all are."""
@@ -138,7 +152,7 @@ class ReachabilityTable:
     def plan(self, servers: Sequence[Server], now: float) -> Question | None:
         """Return what to ask now, if anything; until it is answered that server is not asked."""
         asked = [
-            (abs(record.score()), record.votes.get(server.source, _NO_VOTE)[0], index, address)
+            (abs(record.score()), record.voted_at(server.source), index, address)
             for index, server in enumerate(servers)
             for address, record in self._records.items()
             if self._due(address, server) <= now
@@ -161,7 +175,7 @@ class ReachabilityTable:
         if record is None:
             return False
         votes = record.votes
-        votes[question.server.source] = (now, is_reached)
+        votes[question.server.source] = Vote(now, is_reached, question.server.peer)
         votes.move_to_end(question.server.source)
         if len(votes) > MAX_VOTES:
             votes.popitem(last=False)
@@ -182,7 +196,7 @@ class ReachabilityTable:
         """Return when there is something to ask of these servers, or a verdict to drop."""
         times = [self._due(address, each) for address in self._records for each in servers]
         for record in self._records.values():
-            times += [time + VOTE_LIFETIME for time, _ in record.votes.values()]
+            times += [vote.time + VOTE_LIFETIME for vote in record.votes.values()]
             if record.doubted_until is not None:
                 times.append(record.doubted_until)
         return min(times, default=inf)
@@ -190,12 +204,12 @@ class ReachabilityTable:
     def _due(self, address: Multiaddr, server: Server) -> float:
         """Return when a server may be asked about an address."""
         record = self._records[address]
-        voted, _ = record.votes.get(server.source, _NO_VOTE)
+        voted = record.voted_at(server.source)
         return max(record.due, voted + RECHECK, self._free_at.get(server.peer, -inf))
 
     def _judge(self, record: _Record, now: float) -> bool:
-        for source, (time, _) in [*record.votes.items()]:
-            if time + VOTE_LIFETIME <= now:
+        for source, vote in [*record.votes.items()]:
+            if vote.time + VOTE_LIFETIME <= now:
                 del record.votes[source]
         before, score = record.verdict, record.score()
         if record.doubted_until is not None and now >= record.doubted_until:

@@ -92,13 +92,17 @@ class RelayConnections(Protocol):
 
 @dataclass(slots=True)
 class Held:
-    """A reservation that stands, and the connection that it stands and falls with."""
+    """A reservation that stands, and the connection that it stands and falls with.
+
+    `told_ttl` are the seconds that it has by the relay's clock and ours: far off, if one is wrong.
+    """
 
     relay: PeerId
     connection: Connection
     addresses: tuple[Multiaddr, ...]
     until: float
     limit: Limit | None
+    told_ttl: float = 0.0
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     check: anyio.Event = field(default_factory=anyio.Event)
 
@@ -282,9 +286,11 @@ class RelayClient:
         stream = await self._host.open_stream(relay, HOP_PROTOCOL)
         connection = stream.connection
         reservation, limit = await reserve(stream, own=self._host.peer_id)
-        until = anyio.current_time() + ttl_of(reservation, self._wall_clock())
+        wall_clock = self._wall_clock()
+        until = anyio.current_time() + ttl_of(reservation, wall_clock)
         addresses = self._addresses(connection, reservation)
-        return Held(relay, connection, addresses, until, limit)
+        told_ttl = reservation.expire - wall_clock
+        return Held(relay, connection, addresses, until, limit, told_ttl)
 
     def _addresses(self, connection: Connection, reservation: Reservation) -> tuple[Multiaddr, ...]:
         relay = connection.remote_peer
@@ -304,7 +310,8 @@ class RelayClient:
         before = self._held.get(held.relay)
         is_news = before is None or before.addresses != held.addresses
         if before is not None and before.connection is held.connection:
-            before.addresses, before.until, before.limit = held.addresses, held.until, held.limit
+            before.addresses, before.until = held.addresses, held.until
+            before.limit, before.told_ttl = held.limit, held.told_ttl
             held = before
         self._held[held.relay] = held
         if is_news:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SANS_IO = re.compile(
     r"(^|/)(machine|wire)\.py$|^transports/(scheduler|inflight)\.py$"
+    r"|^node/doctor/(diagnosis|facts|findings|helpers|reaching|words)\.py$"
     r"|^node/(inbound_streams|limits|prefixes|refusals|selection|api/routing)\.py$"
     r"|^relay/autonat/(limits|observed|reachability)\.py$"
     r"|^relay/circuit/(addresses|selection|supervisor)\.py$"

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import ExitStack
 
 import pytest
 from isthmus.node.demo import STEPS
@@ -29,23 +30,34 @@ def test_every_step_is_one_object_and_the_last_has_them_all(isthmus, backend):
     assert (done.code, done.err) == (0, "")
     *steps, summary = map(json.loads, done.out.splitlines())
     found = {step.pop("step"): step for step in steps}
-    assert list(found) == NAMES == ["start", "connect", "echo", "bulk", "both"]
+    first = ["relay", "start", "connect", "relayed", "direct"]
+    assert list(found) == NAMES == [*first, "echo", "bulk", "both"]
     assert summary == {"step": "summary", "backend": backend, "cores": summary["cores"], **found}
     assert summary["cores"] >= 1
     start, connect = found["start"], found["connect"]
     assert start["peer_id"] != start["other_peer_id"] == connect["proven_peer_id"]
-    assert start["address"].endswith(f"/p2p/{start['other_peer_id']}")
+    relay, direct = found["relay"], found["direct"]
+    circuit = f"{relay['address']}/p2p-circuit/p2p/{start['other_peer_id']}"
+    assert start["address"] == circuit
+    assert relay["address"].endswith(f"/p2p/{relay['peer_id']}")
     assert 0 < connect["connect_ms"] < 10_000
+    # As the relay has told, of which a little is used by now.
+    assert 100_000 < connect["limit_bytes"] <= 128 * 1024
+    assert 100 < connect["limit_seconds"] <= 120
+    assert direct["address"].startswith("/ip4/127.0.0.1/tcp/")
+    assert 0 <= direct["direct_ms"] < 10_000
+    assert direct["echoes"] >= 40
+    assert direct["relayed_ended"] == "the connection was closed by this side"
     assert not isthmus.data_dir.exists()
 
 
 def test_what_is_measured_is_what_flowed(isthmus):
     done = isthmus("demo", *SHORT, "--json")
     found = {step["step"]: step for step in map(json.loads, done.out.splitlines())}
-    echo, bulk, both = (found[name] for name in ("echo", "bulk", "both"))
+    relayed, echo, bulk, both = (found[name] for name in ("relayed", "echo", "bulk", "both"))
     assert (echo["bulk_bytes"], echo["bulk_mb_s"], echo["bulk_share"]) == (None, None, None)
     assert (bulk["echoes"], bulk["echo_p50_ms"], bulk["bulk_share"]) == (None, None, None)
-    for each in (echo, both):
+    for each in (relayed, echo, both):
         assert each["echoes"] > 0
         assert 0 < each["echo_p50_ms"] <= each["echo_p99_ms"] < 10_000
     for each in (bulk, both):
@@ -61,6 +73,8 @@ def test_people_in_a_pipe_read_lines_and_no_colours(isthmus):
     lines = done.out.splitlines()
     for number, step in enumerate(STEPS, 1):
         assert lines.count(f"{number}/{len(STEPS)}  {step.text}") == 1
+    assert "The nodes met through a relay in " in done.out
+    assert " later they were connected directly. The echo went on," in done.out
     assert "urgent message goes ahead of the bulk" in done.out
     assert "Bulk keeps " in done.out
     for next_step in ("isthmus run\n", "isthmus ping ADDR", "from isthmus import Node, run"):
@@ -90,23 +104,24 @@ def test_a_terminal_that_cannot_draw_gets_lines(isthmus):
 @pytest.mark.parametrize("backend", EACH)
 @pytest.mark.parametrize("name", NAMES)
 @LINUX
-def test_ctrl_c_at_any_step_ends_both_nodes(isthmus, backend, name):
+def test_ctrl_c_at_any_step_ends_all_nodes(isthmus, backend, name):
     demo = isthmus.start("demo", *BRIEF, "--backend", backend)
     demo.line(next(step.text for step in STEPS if step.name == name))
-    if name == "start":
-        until(lambda: children(demo.pid))
-    (other,) = children(demo.pid)
-    with watched(other) as ended:
+    count = 1 if name == "relay" else 2
+    others = until(lambda: found if len(found := children(demo.pid)) == count else None)
+    with ExitStack() as stack:
+        ended = [stack.enter_context(watched(other)) for other in others]
         done = demo.stop()
         assert (done.code, done.err) == (130, "")
-        ended()
+        for wait in ended:
+            wait()
 
 
 @LINUX
 def test_more_ctrl_c_while_it_stops(isthmus):
     demo = isthmus.start("demo", *BRIEF)
-    demo.line("3/5")
-    (other,) = children(demo.pid)
+    demo.line("6/8")
+    other = children(demo.pid)[-1]
     with watched(other) as ended:
         for _ in range(3):
             demo.send_signal(signal.SIGINT)
@@ -134,7 +149,7 @@ def test_ctrl_c_on_a_terminal_gives_it_back_as_it_was(isthmus):
 
 def test_a_polite_kill_ends_it_in_order(isthmus):
     demo = isthmus.start("demo", *BRIEF)
-    demo.line("3/5")
+    demo.line("6/8")
     done = demo.stop(signal.SIGTERM)
     assert (done.code, done.err) == (128 + signal.SIGTERM, "")
 
@@ -142,12 +157,13 @@ def test_a_polite_kill_ends_it_in_order(isthmus):
 @pytest.mark.parametrize("backend", EACH)
 @pytest.mark.parametrize("at", ["start", "bulk"])
 @LINUX
-def test_the_other_node_ends_by_itself_if_this_one_is_killed(isthmus, backend, at):
+def test_the_other_nodes_end_by_themselves_if_this_one_is_killed(isthmus, backend, at):
     demo = isthmus.start("demo", *BRIEF, "--backend", backend)
     demo.line(next(step.text for step in STEPS if step.name == at))
-    (other,) = until(lambda: children(demo.pid))
-    with watched(other) as ended:
+    relay, other = until(lambda: found if len(found := children(demo.pid)) == 2 else None)
+    with watched(relay) as relay_ended, watched(other) as ended:
         demo.stop(signal.SIGKILL)
+        relay_ended()
         ended()
 
 
@@ -158,8 +174,8 @@ def test_the_other_node_killed_is_one_line(isthmus, backend, name):
     demo = isthmus.start("demo", *BRIEF, "--json", "--backend", backend)
     if name != "start":
         demo.line(f'"step": "{NAMES[NAMES.index(name) - 1]}"')
-    (other,) = until(lambda: children(demo.pid))
-    os.kill(other, signal.SIGKILL)
+    found = until(lambda: found if len(found := children(demo.pid)) == 2 else None)
+    os.kill(max(found), signal.SIGKILL)
     done = demo.finish()
     complaint = type(done)(done.code, "", done.err).complaint()
     assert "the other node" in complaint
@@ -169,7 +185,7 @@ def test_the_other_node_killed_is_one_line(isthmus, backend, name):
 
 def test_it_ends_when_nobody_reads_any_more(isthmus):
     demo = isthmus.start("demo", *SHORT)
-    demo.line("1/5")
+    demo.line("1/8")
     demo.close_stdout()
     done = demo.finish()
     assert (done.code, done.err) == (1, "")
@@ -190,8 +206,8 @@ def test_wrong_usage(isthmus, seconds):
 
 def test_the_command_of_the_other_node_is_listed_nowhere(isthmus):
     assert "demo-node" not in isthmus("--help").out
-    complaint = isthmus("demo-node", "relay").complaint(code=2)
-    assert "'relay' is none of peer" in complaint
+    complaint = isthmus("demo-node", "judge").complaint(code=2)
+    assert "'judge' is none of peer, relay" in complaint
 
 
 @pytest.mark.skipif(shutil.which("taskset") is None, reason="needs taskset(1)")

@@ -9,20 +9,26 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from isthmus import PeerId
+from isthmus import Multiaddr, Node, NodeConfig, PeerId
 from isthmus.node.cli.demo_text import outcome_lines, summary_json, summary_lines, table_row
 from isthmus.node.demo import (
     STEPS,
     Connected,
     Measured,
+    Moved,
+    RelayStarted,
     Stage,
     Step,
     percentile,
     perform,
 )
-from isthmus.node.demo_nodes import NodeProcess, NodeProcessFailed
+from isthmus.node.demo_nodes import LOOPBACK, NodeProcess, NodeProcessFailed
+from isthmus.relay.circuit.limits import RelayServerConfig
 
 PEER = PeerId.parse("12D3KooWGJAmQyRkvK6Cf7Jr3zhMmtLX2Q8d2hKS9sMLUFWEPTpo")
+ADDRESS = Multiaddr.parse("/ip4/127.0.0.1/tcp/4001")
+CLOSED = NodeConfig(relay_server=RelayServerConfig(preset="default"))
+"""A relay for those whom its owner knows, who are none."""
 ALONE = Measured(seconds=2.0, echoes=10, echo_p50=0.0001, echo_p99=0.012)
 BULK = Measured(seconds=2.0, bulk_bytes=2_000_000_000)
 BOTH = Measured(
@@ -64,6 +70,11 @@ async def test_the_steps_in_order(anyio_backend_name, is_live):
         assert all(0 < reading.seconds < 1 for _, reading in seen.readings)
     else:
         assert seen.readings == []
+    moved, relay = stage.found["direct"], stage.others["relay"]
+    assert stage.direct is None, "the nodes have ended"
+    assert moved.address.without_peer() != relay.addresses[0].without_peer()
+    assert (moved.ended, stage.relayed) == ("the connection was closed by this side", None)
+    assert stage.circuit.remote_addr.names[-1] == "p2p-circuit"
     both = stage.found["both"]
     assert both.bulk_alone == stage.found["bulk"].bulk_rate
     assert both.bulk_share > 0
@@ -71,13 +82,13 @@ async def test_the_steps_in_order(anyio_backend_name, is_live):
 
 async def test_a_step_that_is_added_has_all_that_the_others_have():
     async def look(stage):
-        assert list(stage.others) == ["other"]
+        assert list(stage.others) == ["relay", "other"]
         assert stage.found["connect"].peer == stage.others["other"].peer_id
         return ALONE
 
     seen = Seen(is_live=False)
     async with Stage(seconds=1, arguments=["--json"]) as stage:
-        await perform((*STEPS[:2], Step("look", "Look.", look)), stage, seen)
+        await perform((*STEPS[:3], Step("look", "Look.", look)), stage, seen)
     assert seen.outcomes["look"] is ALONE
 
 
@@ -110,13 +121,21 @@ async def test_a_process_that_is_killed_is_named():
 
     with pytest.raises(NodeProcessFailed, match=r"other node \(PID \d+\) was ended by .*SIGKILL"):
         async with Stage(seconds=1, arguments=["--json"]) as stage:
-            await perform((*STEPS[:2], Step("kill", "Kill.", kill)), stage, Seen(is_live=False))
+            await perform((*STEPS[:3], Step("kill", "Kill.", kill)), stage, Seen(is_live=False))
 
 
 async def test_a_process_that_does_not_start_says_why():
     async with anyio.create_task_group() as tasks:
-        with pytest.raises(NodeProcessFailed, match=r"third node did not start: .*'relay' is none"):
-            await NodeProcess.start("the third node", "relay", tasks=tasks)
+        with pytest.raises(NodeProcessFailed, match=r"third node did not start: .*'judge' is none"):
+            await NodeProcess.start("the third node", "judge", tasks=tasks)
+
+
+async def test_a_process_that_its_relay_refuses_says_why():
+    async with anyio.create_task_group() as tasks, Node(listen=LOOPBACK, config=CLOSED) as closed:
+        with pytest.raises(NodeProcessFailed, match="does not serve this peer"):
+            await NodeProcess.start(
+                "a node", "peer", tasks=tasks, relays=[*map(str, closed.addresses)]
+            )
 
 
 async def test_a_process_ends_when_its_input_closes():
@@ -153,6 +172,25 @@ def test_percentiles():
     assert (percentile(ordered, 0.5), percentile(ordered, 0.99)) == (50.0, 99.0)
 
 
+def test_the_way_from_the_relay_as_lines_and_json():
+    relay = RelayStarted(PEER, 7, ADDRESS.with_peer(PEER))
+    assert outcome_lines(relay) == [f"{PEER}, process 7, at {ADDRESS}"]
+    assert relay.to_json() == {"peer_id": str(PEER), "pid": 7, "address": f"{ADDRESS}/p2p/{PEER}"}
+    connected = Connected(PEER, 0.0123, 131_072, 120.0)
+    assert outcome_lines(connected)[1:] == ["the relay lets 128 KiB pass, for 120 s at most"]
+    assert outcome_lines(Connected(PEER, 0.1))[1:] == []
+    assert Connected(PEER, 0.1).to_json()["limit_seconds"] is None
+    moved = Moved(address=ADDRESS, seconds=0.5, echoes=40, ended=None)
+    assert outcome_lines(moved)[1].endswith("none lost; the relayed connection still stands")
+    assert outcome_lines(replace(moved, ended="x"))[1].endswith("has ended")
+    assert moved.to_json() == {
+        "address": str(ADDRESS),
+        "direct_ms": 500.0,
+        "echoes": 40,
+        "relayed_ended": None,
+    }
+
+
 def test_figures_as_json():
     assert BOTH.to_json() == {
         "seconds": 2.0,
@@ -184,10 +222,20 @@ def test_figures_as_cells_and_lines():
 
 
 def test_the_summary_says_what_was_measured_and_no_more():
-    connected = Connected(PEER, 0.0123)
-    found = {"connect": connected, "echo": ALONE, "bulk": BULK, "both": BOTH}
+    connected = Connected(PEER, 0.0123, 131_072, 120.0)
+    moved = Moved(address=ADDRESS, seconds=0.0456, echoes=40, ended="gone")
+    found = {"connect": connected, "direct": moved, "echo": ALONE, "bulk": BULK, "both": BOTH}
     text = "\n".join(summary_lines(found, cores=2))
-    for figure in ("12.3 ms", "0.100 ms", "1000 MB/s", "0.400 ms", "75 %", "4 messages a second"):
+    for figure in (
+        "12.3 ms",
+        "45.6 ms later",
+        "40 times",
+        "0.100 ms",
+        "1000 MB/s",
+        "0.400 ms",
+        "75 %",
+        "4 messages a second",
+    ):
         assert figure in text
     assert "one core" not in text
     assert "one core" in "\n".join(summary_lines(found, cores=1))

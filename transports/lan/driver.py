@@ -47,6 +47,19 @@ class MulticastMissing:
     interfaces: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LanState:
+    """What is used to find peers, where that does not work, and how many there are.
+
+    `is_proving`: it waits to hear its own announcement, which shows that multicast works.
+    """
+
+    interfaces: tuple[Interface, ...]
+    missing: tuple[str, ...]
+    peers: int
+    is_proving: bool
+
+
 class LanDiscovery:
     """Finds peers and lets itself be found; `tell` is called with every event.
 
@@ -91,6 +104,11 @@ class LanDiscovery:
     def is_known(self, peer: PeerId) -> bool:
         """Say whether a peer has been heard to be here, and not forgotten since."""
         return bool(self._machine.addresses(peer))
+
+    def state(self) -> LanState:
+        """Return how it stands now."""
+        is_proving = self._echo_deadline is not None
+        return LanState(self._machine.interfaces, self._missing, len(self._machine), is_proving)
 
     async def find(self, peer: PeerId) -> tuple[Multiaddr, ...]:
         """Return where a peer is, asking the LAN if it has not been heard of; empty: not here."""

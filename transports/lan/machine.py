@@ -97,6 +97,9 @@ class LanMachine:
         self.ignored = 0
         """Peers that were one too many for their minute."""
 
+    def __len__(self) -> int:
+        return len(self._peers)
+
     @property
     def interfaces(self) -> tuple[Interface, ...]:
         """The interfaces to be used."""

@@ -156,6 +156,20 @@ async def test_peers(path):
             assert caught.value.status == 400
 
 
+async def test_doctor(path):
+    async with controlled(path) as (node, client):
+        found = await client.get("/v1/doctor")
+        assert (found["peer_id"], found["settled"]) == (str(node.peer_id), True)
+        again = (await node.diagnose()).to_json()
+        # The one that asks had a file of the node open.
+        assert [each for each in found["checks"] if each["check"] != "open files"] == [
+            each for each in again["checks"] if each["check"] != "open files"
+        ]
+        assert {each["path"] for each in found["paths"]} == {"lan", "out", "in", "punched", "relay"}
+        with pytest.raises(ControlError, match="takes nothing, and no 'x'"):
+            await client.get("/v1/doctor?x=1")
+
+
 async def test_connect(path):
     async with controlled(path) as (node, client), Node(listen=LOOPBACK) as other:
         address = str(other.addresses[0])

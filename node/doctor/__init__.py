@@ -1,0 +1,1 @@
+"""What hinders a node, and what would help: facts, the findings from them, and who gathers both."""
