@@ -242,6 +242,7 @@ CALLS = re.findall(r"^\$ (curl .*)$", PAGE, re.MULTILINE)
 def test_every_call_of_the_page_works(running, other):
     assert {re.search(r"/v1/\w+", call)[0] for call in CALLS} == {
         "/v1/status",
+        "/v1/doctor",
         "/v1/peers",
         "/v1/events",
         "/v1/connect",
