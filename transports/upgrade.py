@@ -36,7 +36,7 @@ from .multistream import (
 from .noise.driver import secure
 from .noise.machine import NoiseHandshake, StaticKey
 from .noise.stream import SecureStream
-from .sockets import loop_clock, settle_allocator
+from .sockets import FastStream, is_asyncio, loop_clock, settle_allocator
 from .upgrade_config import UpgradeConfig
 from .yamux.driver import YamuxConnection
 from .yamux.flow import NodeBudget
@@ -189,7 +189,7 @@ class Upgraded:
         self, stream: ByteStream, addr: Multiaddr, *, side: Side, peer: PeerId | None
     ) -> Connection:
         try:
-            return await self.upgrade(stream, addr, side=side, peer=peer, is_run_next=True)
+            return await self.upgrade(stream, addr, side=side, peer=peer)
         except anyio.BrokenResourceError as error:
             await anyio.aclose_forcefully(stream)
             why = f"{addr} broke off during the upgrade: {error}"
@@ -214,13 +214,10 @@ class Upgraded:
         *,
         side: Side,
         peer: PeerId | None = None,
-        is_run_next: bool = False,
         received: bytes = b"",
     ) -> YamuxConnection:
         """Make a connection of a byte stream, in any role; the caller bounds the time.
 
-        With `is_run_next` the last message of a dialer's handshake goes along with the first that
-        the connection sends when it is run: one packet less, and the peer is woken once.
         `received` is what a dialer has said already, to a listener.
         Raises NegotiationError, NoiseError, PeerIdMismatch, RemoteProtocolError.
         """
@@ -240,7 +237,10 @@ class Upgraded:
             self._prepare()
             while (trailing := lazy.receive_data(await _receive(stream))) is None:
                 pass
-            result = await secure(stream, handshake, trailing=trailing, keeps_last=is_run_next)
+            # The last message goes along with the first record, within two turns of the loop: one
+            # packet less, and the peer is woken once.
+            keeps_last = isinstance(stream, FastStream) and is_asyncio()
+            result = await secure(stream, handshake, trailing=trailing, keeps_last=keeps_last)
         else:
             # The agreement rides along with the second message of Noise.
             agreement, trailing = await _agree_on_security(stream, received)

@@ -6,6 +6,7 @@ hands every chunk to the machine; the writer sleeps until there is something to 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ CLOSE_TIMEOUT = 1.0
 LINGER_TIME = 0.3
 LINGER_ROUND_TRIPS = 3
 
+
 _record_buffer = bytearray(RECORD + 18)
 _record_view = memoryview(_record_buffer)
 
@@ -96,7 +98,10 @@ class YamuxConnection:
         self._socket = raw if isinstance(raw, FastStream) else None
         self._session = session
         self._early = tuple(early)
-        self._ahead = ahead  # goes before the first record
+        self._ahead = ahead
+        if ahead:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._send_ahead)
         self._budget = budget
         self._opened_at = clock()
         self._bytes_sent = 0
@@ -395,6 +400,12 @@ class YamuxConnection:
             # Markers have deadlines; all else that is sent only puts deadlines off.
             self._times.look_again()
 
+    def _send_ahead(self) -> None:
+        """Send what was to go along with the first record, where nobody has run the connection."""
+        if self._ahead and self._unsent is None:
+            self._unsent, self._ahead = memoryview(self._ahead), b""
+            self._flush()
+
     def _flush_socket(self, sock: FastStream, leave: int) -> None:
         if self._unsent is not None and not self._send_rest(sock):
             return
@@ -434,8 +445,7 @@ class YamuxConnection:
             while record := machine.data_to_send(RECORD, self.clock()):
                 sealed = self._session.seal(record)
                 self._flushed()
-                ahead, self._ahead = self._ahead, b""
-                await self._raw.send(ahead + sealed if ahead else sealed)
+                await self._raw.send(sealed)
                 self._bytes_sent += len(sealed)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._broken = error
