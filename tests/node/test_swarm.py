@@ -582,24 +582,3 @@ async def test_a_needless_connection_stays_while_it_carries_streams():
         await anyio.sleep(6)
         assert mine.is_drained
         assert not first.is_drained
-
-
-@with_virtual_time
-async def test_a_needless_connection_does_not_stay_for_upkeep_that_never_ends():
-    async with running() as it:
-        await it.swarm.accept(FakeConnection(LOW, address(1), side=Side.LISTENER))
-        mine = FakeConnection(LOW, address(2))
-        # It ends by itself once it carries nothing, which is never.
-        mine.drain = lambda: setattr(mine, "is_drained", True)
-        it.online = {address(2): mine}
-        await it.connect(address(2), fresh=True)
-        await anyio.sleep(31)
-        assert mine.is_drained
-        assert len(it.swarm.entries) == 2
-        mine.streams = 1
-        await anyio.sleep(31)
-        assert len(it.swarm.entries) == 2
-        # Such as the one that rust has for its pings.
-        it.swarm.entry(mine).upkeep["/ipfs/ping/1.0.0"] = 1
-        await anyio.sleep(31)
-        assert len(it.swarm.entries) == 1
