@@ -38,6 +38,10 @@ and what was lost on the way is asked again sooner than the kernel would."""
 LOOK_TIME = 3.0
 """The same for other paths: an answer may be lost, and the handshakes take round trips."""
 
+DRAIN_TIME = 30.0
+"""Seconds for what is needless to end by itself: rust keeps a stream for its pings as long as there
+is a connection."""
+
 _FAILURES = (P2PError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 logger = logging.getLogger(__name__)
@@ -74,6 +78,7 @@ class Paths:
         self._selections: dict[PeerId, Selection[Entry]] = {}
         self._several: dict[PeerId, Selection[Entry]] = {}
         self._beating: dict[Entry, Pulse] = {}
+        self._draining: dict[Entry, float] = {}
         self._upgrades: Upgrades[PeerId] = Upgrades()
         self._poke = anyio.Event()
         self._sleeps_until = -inf
@@ -116,6 +121,7 @@ class Paths:
         """Take a connection out; say whether it was the last one to its peer."""
         peer = entry.connection.remote_peer
         self._beating.pop(entry, None)
+        self._draining.pop(entry, None)
         selection = self._selections[peer]
         selection.remove(entry, now)
         entry.pulse = None
@@ -176,6 +182,7 @@ class Paths:
                     self._handle_beat(entry, pulse, now, tasks)
                 for peer, selection in tuple(self._several.items()):
                     self._close_needless(peer, selection, now)
+                self._end_drained(now)
                 for peer in self._upgrades.take(now):
                     tasks.start_soon(self._look_for_better, peer)
 
@@ -280,7 +287,16 @@ class Paths:
         for entry in selection.handle_timeout(now, Entry.is_busy):
             logger.debug("closing a needless connection to %s", peer)
             entry.connection.drain()
+            self._draining[entry] = now + DRAIN_TIME
         self._look_at(peer, selection, now)
+
+    def _end_drained(self, now: float) -> None:
+        """Close what was needless and has not ended by itself, unless it is used after all."""
+        for entry, due in tuple(self._draining.items()):
+            if due <= now and not entry.is_ended:
+                self._draining[entry] = now + DRAIN_TIME
+                if not entry.is_busy():
+                    self._close(entry, "another path is used")
 
     # Better paths
 
@@ -336,6 +352,7 @@ class Paths:
     def _next_timeout(self) -> float:
         times = [pulse.next_timeout() for pulse in self._beating.values()]
         times += [each.next_timeout() or inf for each in self._several.values()]
+        times += self._draining.values()
         times.append(self._upgrades.next_timeout())
         return min(times)
 

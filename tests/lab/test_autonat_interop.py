@@ -66,7 +66,8 @@ async def test_isthmus_is_asked(lab, client, kind, reachable):
     near, ip = add(lab, kind, unsolicited="reject" if client == "rust" else "drop")
     async with start(OURS, elsewhere(lab, "far")) as s, start(client, near, "--autonat") as c:
         await c.call("connect", address=s.address)
-        (seen,) = (await s.call("connections", address=c.address))["connections"]
+        # There at once, or in a moment.
+        seen = await s.call("upgraded", address=c.address, timeout=5)
         assert seen["address"].startswith(f"/ip4/{ip}/tcp/")
         asked = [seen["address"]]
         told = await c.call("autonat", address=s.address, addresses=asked, seconds=PATIENCE)

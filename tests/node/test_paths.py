@@ -390,3 +390,23 @@ async def test_a_silent_path_in_a_crowd_leaves_the_others_alone():
 def test_ranks_of_the_addresses_used_here():
     ranks = [rank_of(each, lambda address: address is LAN) for each in (LAN, WAN, WORSE)]
     assert ranks == [Rank.LAN, Rank.DIRECT, Rank.WEBSOCKET]
+
+
+async def test_a_needless_connection_does_not_stay_for_upkeep_that_never_ends():
+    async with running() as it:
+        await it.swarm.accept(FakeConnection(LOW, LAN, side=Side.LISTENER))
+        mine = FakeConnection(LOW, WAN)
+        # It ends by itself once it carries nothing, which is never.
+        mine.drain = lambda: setattr(mine, "is_drained", True)
+        it.online = {WAN: mine}
+        await it.connect(WAN, fresh=True)
+        await anyio.sleep(31)
+        assert mine.is_drained
+        assert len(it.swarm.entries) == 2
+        mine.streams = 1
+        await anyio.sleep(31)
+        assert len(it.swarm.entries) == 2
+        # Such as the one that rust has for its pings.
+        it.swarm.entry(mine).upkeep["/ipfs/ping/1.0.0"] = 1
+        await anyio.sleep(31)
+        assert len(it.swarm.entries) == 1
