@@ -98,7 +98,7 @@ async def test_a_node_that_cannot_be_dialled_is_told_so():
     one, other = (Node(listen=LOOPBACK, config=NEAR) for _ in range(2))
     async with one, other, Node(listen=LOOPBACK, config=NEAR) as node:
         events = node.events()
-        await node._listeners[0].aclose()
+        await node._own.listeners[0].aclose()
         await node.connect(one.addresses)
         await node.connect(other.addresses)
         changed = await until(events, ReachabilityChanged)
@@ -115,7 +115,7 @@ async def test_an_address_that_others_see_is_claimed_once_it_was_reached():
     node = Node(listen="/ip4/0.0.0.0/tcp/0", config=alone)
     async with node, Node(listen=LOOPBACK, config=alone) as server:
         events = node.events()
-        local = node._bound[0]
+        local = node._own.bound[0]
         seen = Multiaddr.parse(f"/ip4/127.0.0.2/tcp/{local.port}")
         node.reach._observed.add(1, local=local, external=seen, observer=1)
         server.reach.server._may_dial = lambda address: address == seen
