@@ -1,8 +1,8 @@
 """When holes are punched, for whom, and what came of it; sans-IO, the time is an argument.
 
-Say who is `relayed`, who may `rest`, and when there is `news`; punch for whom `take` returns, and say
-`succeeded`, `failed` or `skipped` for each. `served` is for what a peer has begun; `attempt` tells
-what is known of one.
+Say who is `relayed`, who may `rest`, and when there is `news`; punch for whom `take` returns, and
+say `succeeded`, `failed` or `skipped` for each. `served` is for what a peer has begun; `attempt`
+tells what is known of one.
 """
 
 from __future__ import annotations

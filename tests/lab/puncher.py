@@ -1,8 +1,8 @@
-"""Nodes behind NATs of tests/lab/test_dcutr.py: a fresh one for each line that comes in.
+"""Nodes behind the NATs of tests/lab/test_dcutr.py: a fresh one for each round.
 
-Each line of the input begins a round, an empty one ends it; what happens is told in JSON lines.
+A line of the input begins a round, an empty one ends it; what happens is told in JSON lines.
 
-    puncher.py BACKEND listener    a line names relays: be reached through them, and serve the echo
+    puncher.py BACKEND listener    a line names a relay: be reached through it, and serve the echo
     puncher.py BACKEND dialer      a line names a peer: connect to it, and talk to it all the time
 """
 
@@ -13,18 +13,16 @@ import sys
 import time
 
 import anyio
-from isthmus import Node, run
+from isthmus import Multiaddr, Node, run
 from isthmus.node.daemon import ECHO_PROTOCOL, echo
 from isthmus.node.events import PathChanged, PeerIdentified, RelayReserved
-from isthmus.transports.core.interfaces import Priority
-from isthmus.transports.core.multiaddr import Multiaddr
 
 ANY = "/ip4/0.0.0.0/tcp/0"
 INTERVAL = 0.03
-"""Seconds from one echo to the next; a circuit's 128 KiB must last for the longest round."""
+"""Seconds between two echoes."""
 
-AFTER = 5
-"""Echoes on the direct way before the round has told enough."""
+ENOUGH = 5
+"""Echoes on the direct path after which the round has told what it has to."""
 
 
 def say(name, **fields):
@@ -38,94 +36,109 @@ async def tell_events(events):
         say(plain.pop("event"), **plain)
 
 
-async def listener(relays):
-    """Say where it can be reached, once every relay has said from where it sees this node."""
-    async with Node(listen=ANY, relays=relays) as node, anyio.create_task_group() as tasks:
-        node.handle(ECHO_PROTOCOL, echo, priority=Priority.MEDIUM, allow_limited=True)
+async def listener(relay, leaving):
+    """Say where it can be reached, once the relay has said from where it sees this node."""
+    async with Node(listen=ANY, relays=relay) as node, anyio.create_task_group() as tasks:
+        node.handle(ECHO_PROTOCOL, echo, allow_limited=True)
         events = node.events()
         tasks.start_soon(tell_events, node.events())
-        missing = {Multiaddr.parse(relay).peer_id for relay in relays}
-        seen, reserved = set(), {}
-        while not (missing <= seen and missing <= {*reserved}):
+        is_seen, reserved = False, None
+        while not is_seen or reserved is None:
             event = await anext(events)
             if isinstance(event, PeerIdentified):
-                seen.add(event.peer)
+                is_seen = is_seen or event.peer == Multiaddr.parse(relay).peer_id
             elif isinstance(event, RelayReserved):
-                reserved[event.relay] = event.addresses
-        ways = [str(each[0].with_peer(node.peer_id)) for each in reserved.values()]
-        say("ready", peer=str(node.peer_id), addresses=ways)
-        await anyio.sleep_forever()
+                reserved = event.addresses[0].with_peer(node.peer_id)
+        say("ready", peer=str(node.peer_id), addresses=[str(reserved)])
+        await leaving.wait()
+        tasks.cancel_scope.cancel()
 
 
-async def dialer(addresses):
-    """Talk to the peer at the last address; the others are of peers to be met before."""
-    *before, address = addresses
+async def dialer(address, leaving):
+    """Connect to a peer, and talk to it until the round ends."""
     async with Node(listen=ANY) as node, anyio.create_task_group() as tasks:
         events = node.events()
         tasks.start_soon(tell_events, node.events())
-        for each in before:
-            await node.identify(await node.connect(each))
-        counts = {"sent": 0, "answered": 0}
+        talk = Talk(node, address)
         began = time.monotonic()
-        first = await open_echo(node, address)
-        await ask(first, b"relayed", counts)
-        relayed = time.monotonic() - began
-        say("relayed", seconds=relayed, limited=first.connection.limit is not None)
-        peer = first.connection.remote_peer
-        tasks.start_soon(talk_on, first, counts)
-        tasks.start_soon(talk, node, peer, counts)
-        async for event in events:
-            if isinstance(event, PathChanged) and event.peer == peer:
-                break
+        first = await talk.begin()
         seconds = time.monotonic() - began
-        (direct,) = [
-            each for each in node.connections if node.is_used(each) and each.remote_peer == peer
-        ]
-        say("direct", seconds=seconds, address=str(direct.remote_addr), side=direct.side.name)
-        await anyio.sleep_forever()
+        say("relayed", seconds=seconds, limited=first.connection.limit is not None)
+        async with anyio.create_task_group() as talking:
+            talking.start_soon(talk.on_one_stream, first)
+            talking.start_soon(talk.on_many_streams)
+            tasks.start_soon(tell_direct, node, events, first.connection.remote_peer, began)
+            await leaving.wait()
+            talk.is_over = True
+        say("left", lost=talk.sent - talk.answered, relayed=talk.relayed, direct=talk.direct)
+        tasks.cancel_scope.cancel()
 
 
-async def open_echo(node, whom):
-    return await node.open_stream(whom, ECHO_PROTOCOL, allow_limited=True)
+async def tell_direct(node, events, peer, began):
+    async for event in events:
+        if isinstance(event, PathChanged) and event.peer == peer:
+            seconds = time.monotonic() - began
+            mine = [each for each in node.connections if each.remote_peer == peer]
+            (used,) = filter(node.is_used, mine)
+            say("direct", seconds=seconds, address=str(used.remote_addr))
 
 
-async def ask(stream, data, counts):
-    counts["sent"] += 1
-    await stream.send(data)
-    answer = b""
-    while len(answer) < len(data):
-        answer += await stream.receive()
-    counts["answered"] += answer == data
+class Talk:
+    """Echoes, each of which is to be answered whatever becomes of the paths."""
 
+    def __init__(self, node, whom):
+        self._node = node
+        self._whom = whom
+        self.sent = self.answered = self.relayed = self.direct = 0
+        self.is_over = False
 
-async def talk_on(stream, counts):
-    """Talk on one stream, which stays on its path."""
-    while True:
-        await ask(stream, b"still there?", counts)
-        await anyio.sleep(INTERVAL)
+    async def begin(self):
+        stream = await self._open()
+        await self._ask(stream)
+        return stream
 
+    async def on_one_stream(self, stream):
+        """Talk on one stream, which stays on its path; then leave that."""
+        async with stream:
+            while not self.is_over and self.direct < ENOUGH:
+                await self._ask(stream)
+                await anyio.sleep(INTERVAL)
 
-async def talk(node, peer, counts):
-    """Talk on a new stream each time, which takes the path in use."""
-    last, on_it = None, 0
-    while True:
-        async with await open_echo(node, peer) as stream:
-            await ask(stream, b"there?", counts)
-            if stream.connection.limit is None:
-                on_it += 1
-        if on_it == AFTER:
-            say("talked", **counts)
-        await anyio.sleep(INTERVAL)
+    async def on_many_streams(self):
+        """Talk on a new stream each time, which takes the path in use."""
+        while not self.is_over:
+            async with await self._open() as stream:
+                await self._ask(stream)
+            if self.direct == ENOUGH:
+                say("talked")
+            await anyio.sleep(INTERVAL)
+
+    async def _open(self):
+        return await self._node.open_stream(self._whom, ECHO_PROTOCOL, allow_limited=True)
+
+    async def _ask(self, stream):
+        self.sent += 1
+        data = b"%d" % self.sent
+        await stream.send(data)
+        answer = b""
+        while len(answer) < len(data):
+            answer += await stream.receive()
+        self.answered += answer == data
+        if stream.connection.limit is None:
+            self.direct += 1
+        else:
+            self.relayed += 1
 
 
 async def main():
     role = {"listener": listener, "dialer": dialer}[sys.argv[2]]
     lines = anyio.wrap_file(sys.stdin)
-    while words := await lines.readline():
+    while line := await lines.readline():
+        leaving = anyio.Event()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(role, words.split())
+            tasks.start_soon(role, line.strip(), leaving)
             await lines.readline()
-            tasks.cancel_scope.cancel()
+            leaving.set()
         say("ended")
 
 
