@@ -129,9 +129,9 @@ async def test_an_own_address_and_one_of_this_network_are_not_dialled_either():
     server = Node(listen=["/ip4/0.0.0.0/tcp/0"], config=STRICT)
     public = Multiaddr.parse("/ip4/1.2.3.4/tcp/1")
     assert server.reach._may_dial_back(public)
-    server._bound = (Multiaddr.parse("/ip4/1.2.3.4/tcp/4001"),)
+    server._own.bound = (Multiaddr.parse("/ip4/1.2.3.4/tcp/4001"),)
     assert not server.reach._may_dial_back(public)
-    server._bound = ()
+    server._own.bound = ()
     server.reach._is_on_link = lambda address: address == public
     assert not server.reach._may_dial_back(public)
 
@@ -184,7 +184,7 @@ async def test_a_server_that_claims_without_proof_is_not_believed(answer, proves
         client.reach.client._proof_time = 0.2
         Liar(liar, answer, proves=proves)
         await client.connect(liar.addresses)
-        question = Question(Server(liar.peer_id, 1), client._bound)
+        question = Question(Server(liar.peer_id, 1), client._own.bound)
         with pytest.raises(RemoteProtocolError):
             await client.reach.client.ask(question)
 
@@ -202,7 +202,7 @@ async def test_a_refusal_is_no_news_and_the_server_rests():
     async with Node(listen=LOOPBACK, config=NEAR) as client, Node(listen=LOOPBACK) as server:
         Liar(server, refusal)
         await client.connect(server.addresses)
-        question = Question(Server(server.peer_id, 1), client._bound)
+        question = Question(Server(server.peer_id, 1), client._own.bound)
         assert await client.reach.client.ask(question) is None
         assert client.reach.client._expected == {}
 

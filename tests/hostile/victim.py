@@ -75,7 +75,7 @@ class Victim:
     @property
     def listener(self):
         """The listener, for its counters."""
-        return self.node._listeners[0]
+        return self.node._own.listeners[0]
 
     @property
     def failed_upgrades(self) -> list[BaseException]:

@@ -114,7 +114,7 @@ async def test_a_flood_from_one_prefix_is_closed_before_it_costs_anything():
         while sum(event.count for event in told) < 96:
             told.append(await until(events, ConnectionRefused))
         assert len(told) < 5
-        listener = alice._listeners[0]
+        listener = alice._own.listeners[0]
         assert listener.failed + listener.pending <= 4
         # Who is in stays served; who is not learns at least that the other side hung up.
         assert await bob.request(alice.peer_id, "/echo/1", b"in") == b"in"

@@ -15,7 +15,7 @@ PLACES = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"]
 async def test_every_dial_is_another_strangers():
     async with Node(listen=PLACES) as node, anyio.create_task_group() as tasks:
         events = node.events()
-        for address in (*node._bound, *node._bound):
+        for address in (*node._own.bound, *node._own.bound):
             connection = await dial_as_stranger(address, NodeConfig(), tasks)
             assert connection.remote_peer == node.peer_id
             await connection.probe()
@@ -32,7 +32,7 @@ async def test_every_dial_is_another_strangers():
 
 async def test_it_answers_nothing():
     async with Node(listen=PLACES[0]) as node, anyio.create_task_group() as tasks:
-        connection = await dial_as_stranger(node._bound[0], NodeConfig(), tasks)
+        connection = await dial_as_stranger(node._own.bound[0], NodeConfig(), tasks)
         with anyio.fail_after(5):
             while not (found := node.connections):
                 await anyio.lowlevel.checkpoint()

@@ -375,7 +375,7 @@ async def test_a_relay_that_starts_again_gives_a_new_reservation():
         bob = await nodes.enter_async_context(Node(relays=address))
         events = bob.events()
         await until(events, RelayReserved)
-        await relay.node._listeners[0].aclose()
+        await relay.node._own.listeners[0].aclose()
         for each in relay.node.connections:
             await each.aclose()
         await until(events, RelayLost)
