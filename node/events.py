@@ -138,10 +138,14 @@ class HolePunched(NodeEvent):
 
 @dataclass(frozen=True, slots=True)
 class HolePunchFailed(NodeEvent):
-    """A relayed connection stays the only one to a peer."""
+    """A relayed connection stays the only one to a peer.
+
+    `next_at` is when this node tries it again, in seconds since 1970; None if the peer has gone.
+    """
 
     peer: PeerId
     reason: str
+    next_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -534,7 +534,7 @@ class Node:
 
     async def _greet(self, entry: Entry) -> None:
         await self._identify.greet(entry.connection, entry.upkeep)
-        await self.reach.met(entry.connection)
+        self.reach.met(entry.connection)
 
     def _standing(self, peer: PeerId) -> Standing:
         return Standing.KEPT if peer in self.stores.kept else Standing.UNKNOWN

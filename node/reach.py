@@ -19,7 +19,7 @@ from ..relay.autonat.wire import DIAL_REQUEST_PROTOCOL
 from ..relay.dcutr.service import Dcutr, Ways, is_relayed
 from ..transports.core.addresses import AddressClass, classify, classify_ip, prefix_of
 from ..transports.core.errors import LocalProtocolError, NoTransport
-from ..transports.core.interfaces import Puncher
+from ..transports.core.interfaces import Puncher, Side
 from .dialing import Target
 from .doctor.facts import Answer, Mapping, ReachFacts
 from .doctor.tally import PunchTally
@@ -27,6 +27,7 @@ from .events import HolePunched, HolePunchFailed, ReachabilityChanged
 from .interfaces import interface_addresses
 from .privacy import told
 from .stranger import PROTOCOLS, dial_as_stranger
+from .wallclock import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from ..relay.autonat.observed import NatKind
-    from ..transports.core.interfaces import Connection, Host, Side, Stream
+    from ..transports.core.interfaces import Connection, Host, Stream
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
     from ..transports.registry import ReusePort
     from .config import NodeConfig
-    from .events import NodeEvent
+    from .events import Json, NodeEvent
     from .peerstore import PeerStore
     from .swarm import Swarm
 
@@ -80,6 +81,8 @@ class Reach:
         self._on_change = on_change
         self._tasks: TaskGroup | None = None
         self._waiting: dict[anyio.Event, PeerId] = {}
+        self._circuits: dict[PeerId, dict[Connection, None]] = {}
+        self._seen_at: tuple[Multiaddr, ...] = ()
         self._told: tuple[Reachability, tuple[Multiaddr, ...]] = (Reachability.UNKNOWN, ())
         self._external: tuple[Multiaddr, ...] = ()
         self._asks = self._upgrades = False
@@ -98,14 +101,16 @@ class Reach:
         self.dcutr = Dcutr(
             Ways(
                 addresses=self.punchable,
+                nat=self.nat_kind,
                 may_dial=self._may_punch,
                 punch=self._punch,
                 adopt=swarm.adopt,
+                circuit=self._circuit,
                 direct=self._direct,
                 wait_direct=self._wait_direct,
                 dial_direct=self._dial_direct,
                 succeeded=self._punched,
-                failed=lambda peer, why: publish(HolePunchFailed(peer, why)),
+                failed=self._not_punched,
             ),
             attempt_timeout=config.dcutr.attempt_timeout,
         )
@@ -164,6 +169,23 @@ class Reach:
             last_failure=tally.last_failure,
         )
 
+    def hole_punching(self, peer: PeerId) -> dict[str, Json] | None:
+        """Return what came of punching for a peer and when it goes on, in JSON's values.
+
+        None if it was never an issue. Times are in seconds since 1970.
+        """
+        found = self.dcutr.attempt(peer)
+        if found is None:
+            return None
+        return {
+            "outcome": found.outcome.value,
+            "reason": found.reason or None,
+            "begun_by_peer": found.by_peer,
+            "tries": found.tries,
+            "time": None if found.ended_at is None else wall_clock(found.ended_at),
+            "next": None if found.next_at is None else wall_clock(found.next_at),
+        }
+
     def register(self, listen: Iterable[Multiaddr]) -> None:
         """Serve what is of use to a node that listens there: to one on loopback nothing is."""
         config = self._config
@@ -187,6 +209,8 @@ class Reach:
             self._tasks = tasks
             if self._asks:
                 tasks.start_soon(self.client.run)
+            if self._upgrades:
+                tasks.start_soon(self.dcutr.run)
             await anyio.sleep_forever()
 
     # What happens
@@ -205,20 +229,29 @@ class Reach:
         self._observed.add(id(connection), local=local, external=external, observer=observer)
         self._look()
 
-    async def met(self, connection: Connection) -> None:
-        """Take note of a connection whose peer has said what it is; upgrade it if it is relayed."""
-        if not is_relayed(connection):
-            self._came(connection.remote_peer)
-        elif self._upgrades:
-            await self.dcutr.upgrade(connection)
-
     def came(self, connection: Connection) -> None:
         """Take note of a new connection."""
         if not is_relayed(connection):
             self._came(connection.remote_peer)
+        elif self._upgrades and connection.side is Side.LISTENER:
+            self._circuits.setdefault(connection.remote_peer, {})[connection] = None
+
+    def met(self, connection: Connection) -> None:
+        """Take note of a connection whose peer has said what it is; upgrade it if it is relayed."""
+        if not is_relayed(connection):
+            self._came(connection.remote_peer)
+        if self._upgrades:
+            self.dcutr.look(connection.remote_peer)
 
     def parted(self, connection: Connection) -> None:
         """Take note of a connection that has ended."""
+        peer = connection.remote_peer
+        if (circuits := self._circuits.get(peer)) is not None:
+            circuits.pop(connection, None)
+            if not circuits:
+                del self._circuits[peer]
+        if self._upgrades:
+            self.dcutr.look(peer)
         if self._observed.remove(id(connection), anyio.current_time()):
             self._look()
 
@@ -227,6 +260,7 @@ class Reach:
         self._observed.keep_locals(self._listening())
         self.client.network_changed()
         self._look()
+        self.dcutr.news()
 
     # AutoNAT
 
@@ -293,6 +327,11 @@ class Reach:
         if (external := tuple(found)) != self._external:
             self._external = external
             self._on_change()
+        # That which most see; others may be anyone's word.
+        seen_at = (*external, *self._observed.candidates(now)[:1])
+        if seen_at != self._seen_at:
+            self._seen_at = seen_at
+            self.dcutr.news()
 
     # DCUtR
 
@@ -323,6 +362,10 @@ class Reach:
         target = Target(peer, usable)
         return await self._swarm.connect(target, allow_limited=False, is_quiet=True)
 
+    def _circuit(self, peer: PeerId) -> Connection | None:
+        """Return the circuit that a peer has dialled last."""
+        return next(reversed(self._circuits.get(peer, {})), None)
+
     def _direct(self, peer: PeerId) -> Connection | None:
         found = self._swarm.best(peer, allow_limited=False)
         return None if found is None or is_relayed(found) else found
@@ -345,6 +388,10 @@ class Reach:
     def _punched(self, connection: Connection, attempts: int) -> None:
         peer, address = connection.remote_peer, connection.remote_addr
         self._publish(HolePunched(peer, address, attempts))
+
+    def _not_punched(self, peer: PeerId, reason: str, due: float | None) -> None:
+        next_at = None if due is None else wall_clock(due)
+        self._publish(HolePunchFailed(peer, reason, next_at))
 
     # Helpers
 

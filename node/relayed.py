@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from .events import (
     RelayRefused,
     RelayReserved,
 )
+from .wallclock import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -182,12 +182,12 @@ class Relayed:
             is_configured=relays.selection.is_configured(relay),
             reason=supervisor.reason,
             addresses=() if held is None else held.addresses,
-            until=None if held is None else _wall_clock(held.until),
+            until=None if held is None else wall_clock(held.until),
             round_trip=supervisor.round_trip,
         )
 
     def _reserved(self, held: Held) -> None:
-        until = _wall_clock(held.until)
+        until = wall_clock(held.until)
         self._publish(RelayReserved(held.relay, held.addresses, until))
 
     def _on_refused(self, relay: PeerId, reason: str) -> None:
@@ -204,8 +204,3 @@ def with_relays(
     each = (relays,) if isinstance(relays, (str, Multiaddr)) else relays
     added = [item if isinstance(item, Multiaddr) else Multiaddr.parse(item) for item in each]
     return replace(config, via=tuple(dict.fromkeys((*config.via, *added)))) if added else config
-
-
-def _wall_clock(loop_time: float) -> float:
-    """Return a time of the loop in seconds since 1970."""
-    return time.time() + loop_time - anyio.current_time()

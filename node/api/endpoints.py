@@ -117,8 +117,9 @@ async def dial(control: Control, arguments: Arguments) -> dict[str, Json]:
     """Dial a peer anew, also if it is connected, and say what happened at every address."""
     to = arguments.text_or_texts("to")
     timeout = arguments.seconds("timeout", high=MAX_DIAL_TIMEOUT)
-    report = await control.node.examine(to, dial_timeout=timeout)
-    return {"dial": report.to_json()}
+    node = control.node
+    report = await node.examine(to, dial_timeout=timeout)
+    return {"dial": report.to_json(), **_way(node, report.peer)}
 
 
 async def disconnect(control: Control, arguments: Arguments) -> dict[str, Json]:
@@ -180,6 +181,7 @@ async def links(control: Control, arguments: Arguments) -> dict[str, Json]:
         "links": [_link(found) if found is not None else _last_known(peer, history[-1])],
         "history": [*history],
         "last_dial": None if report is None else report.to_json(),
+        **_way(node, peer),
     }
 
 
@@ -271,6 +273,15 @@ def _peer(node: Node, peer: PeerId, connections: Sequence[Connection]) -> dict[s
         "agent": info.agent,
         "last_seen": time.time() if connections else info.last_seen,
         "connections": [_connection(node, connection) for connection in connections],
+    }
+
+
+def _way(node: Node, peer: PeerId | None) -> dict[str, Json]:
+    """Say by which connection a peer is reached, and what came of making it a direct one."""
+    used = [each for each in node.connections if each.remote_peer == peer and node.is_used(each)]
+    return {
+        "path": _connection(node, used[0]) if used else None,
+        "hole_punching": None if peer is None else node.reach.hole_punching(peer),
     }
 
 

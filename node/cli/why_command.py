@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 DIAL_TIMEOUT = 10.0
 """Seconds for each address, where no running node has a setting for it."""
 
+_NO_WAY: dict[str, Json] = {"path": None, "hole_punching": None}
+"""What is known of the way to a peer where no node is connected to it."""
+
 
 @click.command()
 @click.argument("to", metavar="TO")
@@ -57,6 +60,9 @@ def why(
     id it tells the link and the last dial, as long as it knows them; everything else it dials now.
     Where none runs, a short-lived node dials, and looks for a mere peer id on the LAN.
 
+    Of a peer that is reached through a relay it tells which, and why there is no direct connection:
+    what came of hole punching, and when it is tried again.
+
     Each address comes with the phase that failed, how long it took, the cause, and what may be
     done about it. Exits with 0 if there is a connection, else with 1.
 
@@ -78,7 +84,7 @@ def why(
     if found is None:
         limit = timeout or DIAL_TIMEOUT
         report = explain(to, storage=storage, backend=backend, timeout=limit).to_json()
-        found = {**report, "dialled": True, "link": None, "history": []}
+        found = {**report, "dialled": True, "link": None, "history": [], **_NO_WAY}
     output.result(found)
     for line in lines(found, now=time.time()):
         output.line(line)
@@ -112,7 +118,7 @@ def _told(
             return _finding(told, told["last_dial"], dialled=False)
         wish: dict[str, Json] = {"to": to} if timeout is None else {"to": to, "timeout": timeout}
         made = await client.post("/v1/dial", wish)
-        return _finding(told, made["dial"], dialled=True)
+        return _finding({**told, **made}, made["dial"], dialled=True)
 
     try:
         return ask(place, use)
@@ -168,5 +174,12 @@ def _finding(told: dict[str, Json], dial: Json, *, dialled: bool) -> dict[str, J
     }
     peer = None if link is None else link["peer"]
     report = dial if isinstance(dial, dict) else {"peer_id": peer, "connected": False, **nothing}
-    found = {**report, "dialled": dialled, "link": link, "history": told.get("history", [])}
+    way = {name: told.get(name) for name in _NO_WAY}
+    found = {
+        **report,
+        "dialled": dialled,
+        "link": link,
+        "history": told.get("history", []),
+        **way,
+    }
     return found if dialled else {**found, "connected": _is_up(told)}

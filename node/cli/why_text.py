@@ -28,6 +28,7 @@ def lines(found: Told, *, now: float) -> Iterator[str]:
     """
     if found["link"] is not None:
         yield from _link_lines(found, now)
+    yield from map(_shown, _way_lines(found, now))
     if not found["dialled"] and found["time"] is not None:
         yield f"last dial  {duration(now - found['time'])} ago"
     for step in found["steps"]:
@@ -47,6 +48,30 @@ def _link_lines(found: Told, now: float) -> Iterator[str]:
         yield f"{'' if number else 'history':<10} {line}"
 
 
+def _way_lines(found: Told, now: float) -> Iterator[str]:
+    """Say by which path the peer is reached, and of a relayed one why it is no direct one."""
+    path = found.get("path")
+    if path is not None:
+        limited = ", which sets limits" if path["limited"] else ""
+        yield f"path       {path['rank']}, {path['address']}{limited}"
+    punching = found.get("hole_punching")
+    if punching is None or (path is not None and path["rank"] != "relay"):
+        return
+    whose = " that the peer has begun" if punching["begun_by_peer"] else ""
+    when = "" if punching["time"] is None else f" {duration(now - punching['time'])} ago"
+    match punching["outcome"]:
+        case "failed":
+            yield f"direct     hole punching{whose} has failed{when}: {punching['reason']}"
+        case "succeeded":
+            yield f"direct     hole punching{whose} worked{when}, and the connection has ended"
+        case _:
+            yield f"direct     hole punching is {punching['outcome']}"
+    if punching["next"] is not None:
+        yield f"           it is tried again in {duration(punching['next'] - now)}"
+    elif punching["begun_by_peer"] and path is not None:
+        yield "           the peer decides when it is tried again"
+
+
 def _step_lines(step: Told) -> Iterator[str]:
     yield _shown(step["address"])
     yield _shown(f"  {_outcome(step)}")
@@ -58,7 +83,10 @@ def _step_lines(step: Told) -> Iterator[str]:
 
 def _end_lines(found: Told) -> Iterator[str]:
     if found["connected"]:
-        connected = f"connected to {found['peer_id']}"
+        path = found.get("path")
+        is_relayed = path is not None and path["rank"] == "relay"
+        through = " through a relay" if is_relayed and not found["dialled"] else ""
+        connected = f"connected to {found['peer_id']}{through}"
         if found["dialled"]:
             yield f"{connected} in {found['duration_ms']:.1f} ms"
         elif found["time"] is None:

@@ -192,11 +192,14 @@ def test_the_running_node_tells_of_a_peer_that_it_knows(running, peer):
     assert (found["link"]["state"], found["link"]["kept"]) == ("connected", False)
     assert [each["state"] for each in found["history"]] == ["connecting", "connected"]
     assert [step["outcome"] for step in found["steps"]] == ["connected"]
+    assert (found["path"]["rank"], found["path"]["used"]) == ("direct", True)
+    assert found["hole_punching"] is None
     lines = running("why", whom).out.splitlines()
     assert re.fullmatch(r"link       connected for \d+ s", lines[0])
     assert re.fullmatch(r"history    connecting  \d+ s ago", lines[1])
     assert re.fullmatch(r"           connected   \d+ s ago  /ip4/127.0.0.1/tcp/\d+", lines[2])
-    assert re.fullmatch(r"last dial  \d+ s ago", lines[3])
+    assert re.fullmatch(r"path       direct, /ip4/127.0.0.1/tcp/\d+", lines[3])
+    assert re.fullmatch(r"last dial  \d+ s ago", lines[4])
     assert lines[-1] == f"connected to {whom}"
     running("disconnect", whom)
     done = failed(running("why", whom))
@@ -280,7 +283,56 @@ def test_what_a_node_says_steers_no_terminal():
     found = {"peer_id": HOSTILE, "connected": False, "dialled": False, "time": 0.0}
     found |= {"duration_ms": 5.0, "error": HOSTILE, "hint": HOSTILE, "steps": [step]}
     found |= {"link": {"state": HOSTILE, "since": 0.0, "kept": True}, "history": [change] * 50}
+    found["path"] = {"rank": HOSTILE, "address": HOSTILE * 1000, "limited": True}
+    found["hole_punching"] = None
     shown = [*lines(found, now=60.0), *lines({**found, "steps": [], "connected": True}, now=60.0)]
     assert len([line for line in shown if "1 min ago" in line and "last" not in line]) == 20
     assert all(line.isprintable() for line in shown)
     assert all(len(line) <= 1000 for line in shown)
+
+
+def relayed(**punching):
+    """Return what is said of a peer that is reached through a relay."""
+    attempt = {"outcome": "failed", "reason": "no luck", "begun_by_peer": False, "tries": 1}
+    path = {"rank": "relay", "address": "/ip4/192.0.2.7/tcp/1/p2p-circuit", "limited": True}
+    found = {"peer_id": "P", "connected": True, "dialled": False, "time": None, "steps": []}
+    found |= {"link": None, "history": [], "path": path}
+    return {**found, "hole_punching": {**attempt, "time": 40.0, "next": 100.0, **punching}}
+
+
+@pytest.mark.parametrize(
+    ("punching", "told"),
+    [
+        (
+            {},
+            [
+                "direct     hole punching has failed 20 s ago: no luck",
+                "           it is tried again in 40 s",
+            ],
+        ),
+        (
+            {"begun_by_peer": True, "next": None},
+            [
+                "direct     hole punching that the peer has begun has failed 20 s ago: no luck",
+                "           the peer decides when it is tried again",
+            ],
+        ),
+        ({"outcome": "running", "next": None}, ["direct     hole punching is running"]),
+        (
+            {"outcome": "succeeded", "next": None},
+            ["direct     hole punching worked 20 s ago, and the connection has ended"],
+        ),
+    ],
+)
+def test_of_a_relayed_peer_it_is_told_why_it_is_not_direct(punching, told):
+    path, *rest = lines(relayed(**punching), now=60.0)
+    assert path == "path       relay, /ip4/192.0.2.7/tcp/1/p2p-circuit, which sets limits"
+    assert rest == [*told, "connected to P through a relay, which connected to this node by itself"]
+
+
+def test_of_a_direct_peer_old_hole_punching_is_not_told():
+    found = relayed()
+    found["path"] = {"rank": "direct", "address": "/ip4/192.0.2.7/tcp/1", "limited": False}
+    path, end = lines(found, now=60.0)
+    assert path == "path       direct, /ip4/192.0.2.7/tcp/1"
+    assert end == "connected to P, which connected to this node by itself"

@@ -75,7 +75,7 @@ class Commands:
         return {"connections": [described(each) for each in self._to(address)]}
 
     async def can_punch(self):
-        await until(self.node.reach._punchable)
+        await until(self.node.reach.punchable)
         return {"ready": True}
 
     async def upgraded(self, *, address):
