@@ -69,7 +69,7 @@ async def test_what_peers_have_found_and_said():
         (mapping,) = facts.mappings
         assert mapping.local == mapping.external == node.addresses[0].without_peer()
         assert mapping.observers == 2
-        node.reach.dcutr._ways.failed(one.peer_id, "no meeting")
+        node.reach.dcutr._ways.failed(one.peer_id, "no meeting", None)
         seen = (await node.diagnose()).check("hole punching")
         assert seen.finding.endswith(
             "1 relayed connections became direct; the last failure: no meeting"
