@@ -145,13 +145,8 @@ async def test_js_has_no_verdict_on_a_private_address(cell: Cell, backend: str) 
 @pytest.mark.parametrize(
     ("relay", "backend"),
     [
-        ("js", "asyncio"),
-        ("go", "trio"),
-        ("rust", "asyncio"),
-        *(
-            pytest.param(program, backend, marks=pytest.mark.slow)
-            for program, backend in (("js", "trio"), ("go", "asyncio"), ("rust", "trio"))
-        ),
+        pytest.param(program, backend, marks=marked(is_quick=(program, backend) == ("go", "trio")))
+        for program, backend in itertools.product(PROGRAMS, BACKENDS)
     ],
 )
 async def test_our_reservation_is_renewed(relay: str, backend: str) -> None:

@@ -181,10 +181,11 @@ async def test_limits(cell: Cell, dials: bool) -> None:
         limit = connection.limit
         assert SECONDS - 10 < limit.seconds_left <= SECONDS
         assert BYTES - 2000 < limit.bytes_left < BYTES
-        (there,) = (await peer.call("connections", address=met.own))["connections"]
-        assert there["limited"] is (None if peer.name == "rust" else True)
         assert await exchange(met, 10_000) == 10_000
         assert limit.bytes_left < BYTES - 20_000
+        # It has the connection now at the latest.
+        (there,) = (await peer.call("connections", address=met.own))["connections"]
+        assert there["limited"] is (None if peer.name == "rust" else True)
         # What does not allow limits is opened by neither side.
         with pytest.raises(DialError, match="relay that sets limits"):
             await node.open_stream(connection.remote_peer, PERF)
@@ -230,12 +231,17 @@ async def test_js_takes_no_stream_that_does_not_allow_limits(cell: Cell) -> None
     async with our_relay() as relay, start(cell.program, "--autonat") as peer, Node() as node:
         held = await peer.call("reserve", address=str(relay.addresses[0]), timeout=10)
         (address,) = held["addresses"]
-        protocol = "/libp2p/autonat/2/dial-request"
-        async with await node.open_stream(address, protocol, allow_limited=True) as stream:
-            await stream.send(b"\x00")
-            with pytest.raises((StreamReset, NegotiationError)):
-                await stream.receive()
-        assert len((await peer.call("ping", address=f"/p2p/{node.peer_id}"))["rtt_ms"]) == 1
+        # Before or after its protocol has been agreed on.
+        with pytest.raises((StreamReset, NegotiationError)):
+            await ask_on(node, address, "/libp2p/autonat/2/dial-request")
+        own = f"{relay.addresses[0]}/p2p-circuit/p2p/{node.peer_id}"
+        assert len((await peer.call("connections", address=own))["connections"]) == 1
+
+
+async def ask_on(node: Node, address: str, protocol: str) -> bytes:
+    async with await node.open_stream(address, protocol, allow_limited=True) as stream:
+        await stream.send(b"\x00")
+        return await stream.receive()
 
 
 REFUSED = {
