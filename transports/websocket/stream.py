@@ -121,7 +121,9 @@ class WebSocketStream(FastStream):
             return 0
         self._check_sendable()
         self._machine.send(data)
-        self._push()
+        if not self._push():
+            # It may be the last that is sent for long.
+            self._wake.set()
         return len(data)
 
     def end_sending(self) -> None:

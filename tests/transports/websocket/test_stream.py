@@ -234,6 +234,23 @@ async def test_the_fast_way_takes_a_message_whole_or_not():
         await anyio.aclose_forcefully(stream)
 
 
+async def test_the_fast_way_sends_the_rest_of_the_last_message_by_itself():
+    """The socket takes a part of it, and nothing that is sent later takes the rest along."""
+    size, got = len(frame(BINARY, bytes(4_000_000), mask=None)), 0
+    async with quiet_listener() as (listener, streams):
+        raw = await upgraded(listener)
+        with anyio.fail_after(PATIENCE):
+            while not streams:
+                await anyio.lowlevel.checkpoint()
+            (far,) = streams
+            await anyio.wait_all_tasks_blocked()
+            assert far.send_nowait(bytes(4_000_000)) == 4_000_000
+            assert far._unsent
+            while got < size:
+                got += len(await raw.receive())
+        raw.close()
+
+
 async def test_the_fast_way_holds_a_peer_that_reads_no_answers():
     """Its pongs fill the socket; then it is not read until they have gone."""
     async with quiet_listener() as (listener, streams):
