@@ -184,6 +184,7 @@ async def test_a_link_with_nobody_to_ask_is_not_built():
 
 
 @pytest.mark.lab
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_the_link():
     found = await link.ask(["uvloop"], 2, 0.5)

@@ -18,18 +18,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    """Note the outcome of each cell."""
+    """Have the report name the cell that was asked."""
     outcome = yield
     report = outcome.get_result()
     cell = getattr(item, "callspec", None) and item.callspec.params.get("cell")
     if cell is None or (report.when != "call" and not report.failed and not report.skipped):
         return
-    table = TABLES.setdefault(getattr(cell, "table", DIRECT), {})
-    row = table.setdefault((cell.program, cell.direction), {})
     params = item.callspec.params
     backend = params.get("backend", params.get("anyio_backend", ""))
+    title = getattr(cell, "table", DIRECT)
+    place = (title, cell.program, cell.direction, cell.case, backend)
+    report.user_properties.append(("cell", place))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Enter the cells in their tables, also those that another process has asked."""
     mark = "ok" if report.passed else "skipped" if report.skipped else "FAILED"
-    row[cell.case] = f"{row.get(cell.case, '')} {backend}:{mark}".strip()
+    for name, place in report.user_properties:
+        if name == "cell":
+            title, program, direction, case, backend = place
+            row = TABLES.setdefault(title, {}).setdefault((program, direction), {})
+            row[case] = f"{row.get(case, '')} {backend}:{mark}".strip()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

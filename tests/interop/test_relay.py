@@ -77,6 +77,9 @@ def installed() -> None:
     need((*PROGRAMS, "py"))
 
 
+ATTEMPTS = 3
+
+
 def named(program: str, backend: str) -> str:
     return f"{US}-{backend}" if program == US else program
 
@@ -118,7 +121,12 @@ async def test_autonat_finds_what_can_be_dialled(cell: Cell, backend: str) -> No
         own = c.address.partition("/p2p/")[0]
         assert await verdicts(c, s) == [(own, True)]
         nowhere = await unused_address()
-        assert await verdicts(c, s, addresses=[nowhere]) == [(nowhere, False)]
+        for _ in range(ATTEMPTS):
+            (found,) = await verdicts(c, s, addresses=[nowhere])
+            # No verdict is what a server gives that has too much to do.
+            if found[1] is not None:
+                break
+        assert found == (nowhere, False)
 
 
 async def verdicts(client, server, **options: object) -> list[tuple[str, bool | None]]:

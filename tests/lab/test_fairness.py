@@ -116,6 +116,7 @@ def scene(lab, start, tmp_path, backend, congestion):
     return Scene(lab, start, backend, tmp_path, congestion)
 
 
+@pytest.mark.slow
 @BACKENDS
 @CONGESTION
 @pytest.mark.timeout(120)

@@ -119,6 +119,7 @@ async def relay(folder: Path) -> AsyncIterator[Relay]:
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_reservation_that_nobody_uses_is_cheap(scaled, tell, tmp_path):
     await hold(scaled(5000), 0, tell, tmp_path)

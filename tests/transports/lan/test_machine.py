@@ -151,6 +151,7 @@ def test_a_peer_is_heard_once_and_forgotten_in_time():
     assert made.receive_text(says(A, NEAR), 120, NOW) == [PeerHeard(A, (NEAR,), is_new=True)]
     assert made.addresses(A) == (NEAR,)
     assert made.addresses(B) == ()
+    assert len(made) == 1
     assert made.receive_text(says(A, NEAR), 120, NOW + 1) == []
     later = NOW + HEARD_INTERVAL
     assert made.receive_text(says(A, NEAR), 120, later) == [PeerHeard(A, (NEAR,), is_new=False)]
@@ -159,6 +160,7 @@ def test_a_peer_is_heard_once_and_forgotten_in_time():
     assert made.addresses(A) == (NEAR,)
     made.handle_timeout(later + 120)
     assert made.addresses(A) == ()
+    assert len(made) == 0
     assert made.receive_text(says(A, NEAR), 10**9, NOW)[0].is_new
     made.handle_timeout(NOW + MAX_TTL)
     assert made.addresses(A) == ()
