@@ -77,9 +77,6 @@ def installed() -> None:
     need((*PROGRAMS, "py"))
 
 
-ATTEMPTS = 3
-
-
 def named(program: str, backend: str) -> str:
     return f"{US}-{backend}" if program == US else program
 
@@ -118,15 +115,11 @@ async def test_autonat_finds_what_can_be_dialled(cell: Cell, backend: str) -> No
     pair = [cell.program, f"{US}-{backend}"]
     client, server = pair if cell.direction == "asks us" else reversed(pair)
     async with start(server, "--autonat") as s, start(client, "--autonat") as c:
+        nowhere = await unused_address()
+        assert await verdicts(c, s, addresses=[nowhere]) == [(nowhere, False)]
+        # Last, since rust knows no AutoNAT on the connection by which it has proven an address.
         own = c.address.partition("/p2p/")[0]
         assert await verdicts(c, s) == [(own, True)]
-        nowhere = await unused_address()
-        for _ in range(ATTEMPTS):
-            (found,) = await verdicts(c, s, addresses=[nowhere])
-            # No verdict is what a server gives that has too much to do.
-            if found[1] is not None:
-                break
-        assert found == (nowhere, False)
 
 
 async def verdicts(client, server, **options: object) -> list[tuple[str, bool | None]]:
