@@ -28,9 +28,8 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-MAX_STEP = 2.0
-"""Seconds that one turn of an event loop may take: far more than any callback has to do, and more
-than a busy machine keeps a process from its turn."""
+MAX_STEP = 1.0
+"""Seconds that one turn of an event loop may take: far more than any callback has to do."""
 FULL_EXAMPLES = 1000
 """Examples of a hypothesis test at scale 1."""
 NEEDS_TOOLS = ("interop", "lab", "browser")

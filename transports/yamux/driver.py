@@ -63,7 +63,6 @@ CLOSE_TIMEOUT = 1.0
 LINGER_TIME = 0.3
 LINGER_ROUND_TRIPS = 3
 
-
 _record_buffer = bytearray(RECORD + 18)
 _record_view = memoryview(_record_buffer)
 
