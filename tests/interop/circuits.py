@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -63,6 +63,24 @@ async def circuit(target: Peer, relay: Peer) -> str:
     (address,) = held["addresses"]
     assert address == f"{relay.address}/p2p-circuit/p2p/{target.peer_id}"
     return str(address)
+
+
+async def check_upgrade(relay: Peer, target: Peer, dialer: Peer) -> list[dict[str, Any]]:
+    """See that a circuit becomes direct; return what both sides, the dialer first, tell of it."""
+    address = await circuit(target, relay)
+    await dialer.call("connect", address=relay.address)
+    for peer in (target, dialer):
+        await peer.call("can_punch", timeout=10)
+    await dialer.call("connect", address=address)
+    both = [
+        await dialer.call("upgraded", address=address, timeout=10),
+        await target.call("upgraded", address=dialer.address, timeout=10),
+    ]
+    for told in both:
+        assert told["relayed"] is False
+        assert told["address"].startswith("/ip4/127.0.0.1/tcp/")
+    assert (await dialer.call("echo", address=address, bytes=MIB))["bytes"] == MIB
+    return both
 
 
 async def check_circuit(relay: Peer, target: Peer, dialer: Peer, *, size: int = MIB) -> None:

@@ -10,7 +10,16 @@ import anyio
 import pytest
 from isthmus.benchmarks.peers.errors import PeerFailed
 
-from .circuits import MIB, UNLIMITED, Cell, check_circuit, circuit, need, start, unused_address
+from .circuits import (
+    MIB,
+    UNLIMITED,
+    Cell,
+    check_circuit,
+    check_upgrade,
+    need,
+    start,
+    unused_address,
+)
 
 US = "isthmus"
 PROGRAMS = ("js", "go", "rust")
@@ -199,17 +208,7 @@ async def test_dcutr_makes_it_direct(cell: Cell, backend: str) -> None:
         start(target, "--dcutr") as t,
         start(dialer, "--dcutr") as d,
     ):
-        address = await circuit(t, r)
-        await d.call("connect", address=r.address)
-        for peer in (t, d):
-            await peer.call("can_punch", timeout=10)
-        await d.call("connect", address=address)
-        one = await d.call("upgraded", address=address, timeout=10)
-        other = await t.call("upgraded", address=d.address, timeout=10)
-        for told in (one, other):
-            assert told["relayed"] is False
-            assert told["address"].startswith("/ip4/127.0.0.1/tcp/")
-        assert (await d.call("echo", address=address, bytes=MIB))["bytes"] == MIB
+        await check_upgrade(r, t, d)
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS[:1], pytest.param("trio", marks=pytest.mark.slow)])

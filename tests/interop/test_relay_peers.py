@@ -11,7 +11,16 @@ import pytest
 from isthmus.benchmarks.peers.control import launch
 from isthmus.benchmarks.peers.errors import PeerFailed
 
-from .circuits import MIB, UNLIMITED, check_circuit, circuit, need, start, unused_address
+from .circuits import (
+    MIB,
+    UNLIMITED,
+    check_circuit,
+    check_upgrade,
+    circuit,
+    need,
+    start,
+    unused_address,
+)
 
 # What others' implementations do among themselves, to hold ours against.
 pytestmark = pytest.mark.slow
@@ -153,18 +162,8 @@ async def test_dcutr_makes_it_direct(target: str, dialer: str) -> None:
         start(target, "--dcutr") as t,
         start(dialer, "--dcutr") as d,
     ):
-        address = await circuit(t, r)
-        await d.call("connect", address=r.address)
-        for peer in (t, d):
-            await peer.call("can_punch", timeout=10)
-        await d.call("connect", address=address)
-        one = await d.call("upgraded", address=address, timeout=10)
-        other = await t.call("upgraded", address=d.address, timeout=10)
-        for told in (one, other):
-            assert told["relayed"] is False
-            assert told["address"].startswith("/ip4/127.0.0.1/tcp/")
+        told = await check_upgrade(r, t, d)
         # One side's dial came through, or both did.
-        dialled = [told for told in (one, other) if told["dialled"]]
+        dialled = [each for each in told if each["dialled"]]
         assert dialled
-        assert {told["how"] for told in dialled} == {"punch"}
-        assert (await d.call("echo", address=address, bytes=MIB))["bytes"] == MIB
+        assert {each["how"] for each in dialled} == {"punch"}
