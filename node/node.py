@@ -18,7 +18,6 @@ from ..transports.core.keys import PrivateKey
 from ..transports.core.peer_id import PeerId
 from .config import NodeConfig, upgrade_config
 from .dialing import Target, parse_listen, parse_target
-from .doctor.gathering import look_at
 from .entries import Entry, StandingConnections
 from .events import AddressesChanged, EventHub, Listening
 from .examination import examine
@@ -337,6 +336,8 @@ class Node:
 
     async def diagnose(self) -> Diagnosis:
         """Return what hinders this node, and what to change, as far as that is known by now."""
+        from .doctor.gathering import look_at
+
         return await look_at(self, self._own.bound, self.relayed, self._discovery)
 
     def serve_perf(self) -> None:

@@ -21,7 +21,6 @@ from ..transports.core.addresses import AddressClass, classify, classify_ip, pre
 from ..transports.core.errors import LocalProtocolError, NoTransport
 from ..transports.core.interfaces import Puncher, Side
 from .dialing import Target
-from .doctor.facts import Answer, Mapping, ReachFacts
 from .doctor.tally import PunchTally
 from .events import HolePunched, HolePunchFailed, ReachabilityChanged
 from .interfaces import interface_addresses
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from ..transports.core.peer_id import PeerId
     from ..transports.registry import ReusePort
     from .config import NodeConfig
+    from .doctor.facts import Answer, ReachFacts
     from .events import Json, NodeEvent
     from .peerstore import PeerStore
     from .swarm import Swarm
@@ -142,12 +142,16 @@ class Reach:
 
     def answers(self, address: Multiaddr) -> tuple[Answer, ...]:
         """Return who has tried an address, and how that went."""
+        from .doctor.facts import Answer
+
         now = anyio.current_time()
         votes = self.client.table.votes(address)
         return tuple(Answer(each.peer, each.is_reached, now - each.time) for each in votes)
 
     def facts(self) -> ReachFacts:
         """Return what a diagnosis needs to know."""
+        from .doctor.facts import Mapping, ReachFacts
+
         mappings = self._observed.mappings(anyio.current_time())
         tally = self._tally
         return ReachFacts(

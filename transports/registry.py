@@ -7,7 +7,6 @@ settings say, its value anything that, called without arguments, returns a `Tran
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal
 
 from .core.errors import ConfigError, NoTransport
@@ -116,6 +115,8 @@ def _transport(
 
 
 def _load(name: str, websocket: WebSocketConfig | None, *, reuse_port: ReusePort) -> object:
+    from importlib.metadata import entry_points
+
     installed = {each.name: each for each in entry_points(group=GROUP)}
     if name not in installed:
         names = ", ".join(sorted(installed)) or "none"

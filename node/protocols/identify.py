@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ...transports.core.envelope import PeerRecord
@@ -285,6 +284,8 @@ def verified(message: IdentifyMessage, peer: PeerId) -> Verified:
 @cache
 def agent_version() -> str:
     """Return how this program names itself to peers."""
+    from importlib.metadata import version
+
     return f"isthmus/{version('isthmus')}"
 
 
