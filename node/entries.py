@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
+import anyio
+
+from ..transports.core.errors import P2PError
 from .limits import Usage
 
 if TYPE_CHECKING:
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
 
     from ..transports.core.interfaces import Connection
     from .liveness import Pulse
+
+logger = logging.getLogger(__name__)
 
 
 class Upkeep(Counter[str]):
@@ -90,3 +96,11 @@ class StandingConnections:
         """Say whether this one stands."""
         entry = self._table.entry(connection)
         return entry is not None and not entry.is_ended
+
+
+async def run_alone(connection: Connection) -> None:
+    """Run a connection to its end; what breaks it is logged, and leaves the others alone."""
+    try:
+        await connection.run()
+    except (P2PError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+        logger.warning("a connection to %s broke: %r", connection.remote_peer, error)

@@ -286,6 +286,10 @@ class ConnectionTable(Generic[Key, Ticket]):
         if place := self._places.get(key):
             place.holders.discard(holder)
 
+    def is_held(self, key: Key) -> bool:
+        """Say whether anybody holds a connection."""
+        return bool(self._places[key].holders)
+
     # Dials
 
     def request_dial(

@@ -14,7 +14,6 @@ import anyio
 
 from ..transports.core.errors import P2PError
 from ..transports.core.interfaces import Side
-from .entries import Entry
 from .events import PathChanged
 from .liveness import SILENCE, Beat, Pulse
 from .path import Rank
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..transports.core.multiaddr import Multiaddr
     from ..transports.core.peer_id import PeerId
+    from .entries import Entry
     from .events import NodeEvent
     from .peerstore import PeerStore
 
@@ -55,7 +55,7 @@ class Paths:
     asked to; `close` ends a connection that is silent, with the reason.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         own: PeerId,
         *,
@@ -65,6 +65,7 @@ class Paths:
         publish: Callable[[NodeEvent], None],
         dial: Callable[[PeerId, tuple[Multiaddr, ...]], Awaitable[object]],
         close: Callable[[Entry, str], None],
+        is_held: Callable[[Entry], bool],
         is_wanted: Callable[[PeerId], bool],
     ) -> None:
         self._own = own
@@ -74,6 +75,7 @@ class Paths:
         self._publish = publish
         self._dial = dial
         self._close = close
+        self._is_held = is_held
         self._is_wanted = is_wanted
         self._selections: dict[PeerId, Selection[Entry]] = {}
         self._several: dict[PeerId, Selection[Entry]] = {}
@@ -284,18 +286,22 @@ class Paths:
         due = selection.next_timeout()
         if due is None or now < due:
             return
-        for entry in selection.handle_timeout(now, Entry.is_busy):
+        for entry in selection.handle_timeout(now, self._is_needed):
             logger.debug("closing a needless connection to %s", peer)
             entry.connection.drain()
             self._draining[entry] = now + DRAIN_TIME
         self._look_at(peer, selection, now)
+
+    def _is_needed(self, entry: Entry) -> bool:
+        """Say whether a connection that is not chosen carries something, such as a reservation."""
+        return entry.is_busy() or self._is_held(entry)
 
     def _end_drained(self, now: float) -> None:
         """Close what was needless and has not ended by itself, unless it is used after all."""
         for entry, due in tuple(self._draining.items()):
             if due <= now and not entry.is_ended:
                 self._draining[entry] = now + DRAIN_TIME
-                if not entry.is_busy():
+                if not self._is_needed(entry):
                     self._close(entry, "another path is used")
 
     # Better paths

@@ -19,6 +19,7 @@ from .dialplan import MAX_ADDRESSES
 from .events import (
     ConnectionEnded,
     ConnectionOpened,
+    PathChanged,
     PeerIdentified,
     RelayLost,
     RelayRefused,
@@ -161,7 +162,7 @@ class Relayed:
         return self._swarm
 
     def _note(self, event: NodeEvent) -> None:
-        if isinstance(event, ConnectionOpened):
+        if isinstance(event, (ConnectionOpened, PathChanged)):
             self.client.connected(event.peer)
         elif isinstance(event, ConnectionEnded):
             self.client.disconnected(event.peer)

@@ -31,7 +31,7 @@ from ..transports.core.interfaces import Priority, Side
 from ..transports.core.multiaddr import Component, Multiaddr
 from .dialing import Dial, Target, explain
 from .dialreport import Reports
-from .entries import Entry
+from .entries import Entry, run_alone
 from .events import (
     ConnectionEnded,
     ConnectionOpened,
@@ -119,6 +119,12 @@ class Swarm:
         self._tasks: TaskGroup | None = None
         self._entries: dict[Connection, Entry] = {}
         self._by_address: dict[Multiaddr, Entry] = {}
+        self._dials: dict[Hashable, Dial] = {}
+        self.reports = Reports()
+        self._doorway = Doorway(config.limits)
+        self._table: ConnectionTable[Entry, Dial] = ConnectionTable(
+            config.limits, standing=standing, usage=Entry.usage, is_wanted=is_wanted
+        )
         self.paths = Paths(
             peer_id,
             rank_of=self.rank_of,
@@ -127,13 +133,8 @@ class Swarm:
             publish=publish,
             dial=self._look,
             close=self._give_up,
+            is_held=self._table.is_held,
             is_wanted=lambda peer: standing(peer) is Standing.KEPT,
-        )
-        self._dials: dict[Hashable, Dial] = {}
-        self.reports = Reports()
-        self._doorway = Doorway(config.limits)
-        self._table: ConnectionTable[Entry, Dial] = ConnectionTable(
-            config.limits, standing=standing, usage=Entry.usage, is_wanted=is_wanted
         )
         self._turns: dict[Dial, anyio.Event] = {}
         self._refusals: RefusalDigest[ConnectionRefused | StreamRefused] = RefusalDigest()
@@ -483,7 +484,7 @@ class Swarm:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._serve_entry, entry, tasks)
-                await _run(connection)
+                await run_alone(connection)
                 self._remove(entry)
                 ended = await connection.wait_closed()
                 logger.debug("%s: %s", connection.remote_peer, ended)
@@ -591,10 +592,3 @@ class Swarm:
         # Shielded, since a dial that is cancelled as it succeeds must not leave its socket behind.
         with anyio.move_on_after(REFUSAL_TIME, shield=True):
             await connection.aclose(code=code)
-
-
-async def _run(connection: Connection) -> None:
-    try:
-        await connection.run()
-    except (P2PError, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-        logger.warning("a connection to %s broke: %r", connection.remote_peer, error)

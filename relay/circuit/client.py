@@ -188,15 +188,23 @@ class RelayClient:
             self._poke.set()
 
     def connected(self, relay: PeerId) -> None:
-        """Note that a connection to a peer stands: if it is a relay it can be asked at once."""
+        """Note that a connection to a peer stands, or that another one is used from now on.
+
+        If the peer is a relay it can be asked at once.
+        """
         if relay not in self.relays:
             return
-        held = self._held.get(relay)
-        if held is not None and self._connections.best(relay) is not held.connection:
-            # The other one may be closed as needless; the new one carries the next reservation.
-            self.relays.renew(relay, _now())
+        self._follow(relay)
         self.relays.news(_now(), relay)
         self._poke.set()
+
+    def _follow(self, relay: PeerId) -> None:
+        """Have a reservation made anew on the connection that is used, if it stands on another."""
+        held = self._held.get(relay)
+        if held is None:
+            return
+        if self._connections.best(relay) not in (None, held.connection):
+            self.relays.renew(relay, _now())
 
     def disconnected(self, relay: PeerId) -> None:
         """Note that a connection to a peer has ended: a relay that had refused may be another."""
@@ -323,6 +331,8 @@ class RelayClient:
         self._tasks.start_soon(self._keep, held)
         if before is not None:
             before.scope.cancel()
+        # It may have changed while the relay was asked.
+        self._follow(held.relay)
 
     def _let_go(self, relay: PeerId) -> None:
         if (scope := self._attempts.get(relay)) is not None:

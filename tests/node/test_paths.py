@@ -344,6 +344,18 @@ async def test_what_carries_a_stream_is_not_closed():
         assert two.wan.is_drained
 
 
+async def test_what_somebody_holds_is_not_closed_before_it_is_released():
+    async with running() as it:
+        two = await Two(it).start()
+        await it.connect(WAN, fresh=True)
+        it.swarm.hold(two.wan, "reservation")
+        await anyio.sleep(2 * CLOSE_AFTER)
+        assert not two.wan.is_drained
+        it.swarm.release(two.wan, "reservation")
+        await anyio.sleep(RECHECK_AFTER + 0.1)
+        assert two.wan.is_drained
+
+
 async def test_a_better_path_that_takes_some_round_trips_is_waited_for():
     async with running() as it:
         two = Two(it)

@@ -232,6 +232,19 @@ async def test_a_better_connection_carries_the_next_reservation():
         client.connected(RELAYS[2])  # a peer that is no relay
 
 
+async def test_a_connection_that_is_left_while_the_relay_is_asked_is_left_by_the_reservation():
+    async with running() as (client, network, told):
+        client.use(RELAYS[0], [address(RELAYS[0]).without_peer()])
+        await anyio.sleep(1.5 * LATENCY)
+        old = network.connections[RELAYS[0]]
+        new = network.connections[RELAYS[0]] = Wire(RELAYS[0], old.remote_addr, side=Side.DIALER)
+        await anyio.sleep(1)
+        assert network.held == [new]
+        old.fail()
+        await anyio.sleep(1)
+        assert told == [("reserved", RELAYS[0])]
+
+
 async def test_a_relay_that_was_away_is_tried_at_once_when_it_shows_itself():
     async with running(RELAYS[0]) as (client, network, _):
         network.away.add(RELAYS[0])
