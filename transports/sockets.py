@@ -79,6 +79,9 @@ class FastStream(ByteStream):
     Each direction serves one task, and either the fast way or the plain one at a time.
     """
 
+    keeps_data = False
+    """Whether it keeps what `send_nowait` was given, which must not change then: bytes."""
+
     @abstractmethod
     def send_nowait(self, data: memoryview | bytes) -> int:
         """Send what can go now and return how much that was; keeps no reference to `data`.

@@ -412,8 +412,11 @@ class YamuxConnection:
         if not leave or machine.queued >= WORTH_SENDING:
             self._in_bulk = machine.queued >= WORTH_SENDING
         while record := machine.data_to_send(RECORD, now):
-            size = self._session.seal_into(record, _record_buffer)
-            data = _record_view[:size]
+            if sock.keeps_data:
+                data = memoryview(self._session.seal(record))
+            else:
+                data = _record_view[: self._session.seal_into(record, _record_buffer)]
+            size = len(data)
             if self._ahead:
                 data, self._ahead = memoryview(self._ahead + data), b""
             is_last = machine.is_finished or (machine.has_farewell and machine.is_flushed)
