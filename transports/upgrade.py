@@ -230,6 +230,8 @@ class Upgraded:
             muxers=(MUXER,),
             expected_peer=peer,
         )
+        clock = loop_clock()
+        began, round_trip_time = clock(), None
         if side is Side.DIALER:
             # Noise is the only proposal, so its first message rides along with it.
             lazy = LazyDialer(SECURITY)
@@ -237,6 +239,7 @@ class Upgraded:
             self._prepare()
             while (trailing := lazy.receive_data(await _receive(stream))) is None:
                 pass
+            round_trip_time = clock() - began
             # The last message goes along with the first record, within two turns of the loop: one
             # packet less, and the peer is woken once.
             keeps_last = isinstance(stream, FastStream) and is_asyncio()
@@ -250,7 +253,6 @@ class Upgraded:
         early = result.session.receive_data(result.trailing) if result.trailing else []
         if result.muxer is None:
             early = await _negotiate_muxer(stream, result, early, side)
-        clock = loop_clock()
         machine = YamuxMachine(side, clock(), config=self.config.yamux, budget=self.budget)
         return YamuxConnection(
             stream,
@@ -264,6 +266,7 @@ class Upgraded:
             ahead=handshake.data_to_send(),
             limit=stream.extra(PathAttribute.limit, None),
             budget=self.budget,
+            round_trip_time=round_trip_time,
         )
 
 
