@@ -103,7 +103,8 @@ class Scene:
         It may have it back so soon after that only a count shows it.
         """
         self._look()
-        peer, count = relay.peer_id, self._losses[relay.peer_id]
+        peer = relay.peer_id
+        count = self._losses[peer]
         yield
         self._until(lambda: self._losses[peer] > count, "the loss of a relay")
 
