@@ -104,6 +104,7 @@ class Dial:
         self._began = now
         self._time = time.time()
         self._ranks: dict[Multiaddr, Rank] = {}
+        self._failures: dict[Multiaddr, FailedAttempt] = {}
         self._finished = anyio.Event()
         self._has_any = anyio.Event()
         self._waiters = 0
@@ -128,7 +129,7 @@ class Dial:
         rank: Callable[[Multiaddr], Rank],
         circuits: Mapping[Multiaddr, Entry] = _NONE,
     ) -> None:
-        """Plan addresses that are not planned yet, up to the bound of one dial.
+        """Plan addresses that are not planned yet, or have failed, up to the bound of one dial.
 
         Not those where a connection with a limit stands already, by `circuits`: whoever still
         dials needs one without.
@@ -162,10 +163,14 @@ class Dial:
             self.steps[address] = replace(step, outcome=Outcome.CONNECTED, duration=duration)
             if not self.is_finished:
                 # It has a limit, and somebody waits for one without: the plan goes on.
-                self.plan.failed(address, now)
+                self.plan.ended(address, now)
                 self.changed.set()
             return
         attempt = failed_attempt(address, duration, cause)
+        if (before := self._failures.get(address)) is not None:
+            # Of an address that was tried twice the last attempt is told.
+            self.attempts.remove(before)
+        self._failures[address] = attempt
         self.attempts.append(attempt)
         self.steps[address] = DialStep.failed(attempt, step.rank, started)
         self.plan.failed(address, now)
@@ -183,6 +188,7 @@ class Dial:
         steps += [
             DialStep(address, self._ranks[address], Outcome.NOT_TRIED)
             for address in self.plan.waiting
+            if address not in self.steps
         ]
         error = "" if self.error is None else str(self.error)
         hint = "" if self.steps else hint_of(self.error)

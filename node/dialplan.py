@@ -2,7 +2,9 @@
 
 Sans-IO: `add` addresses, start what `take` returns, say `failed` for each that does, and come back
 at `next_timeout`. The first connection that authenticates wins; whoever drives the plan then drops
-it. It follows RFC 8305 (Happy Eyeballs) with ranks for families.
+it. It follows RFC 8305 (Happy Eyeballs) with ranks for families. An address is tried once, but for
+two cases: who joins a dial has those tried again that have failed, and of several relays each may
+come back while another one fails.
 """
 
 from __future__ import annotations
@@ -34,6 +36,11 @@ MAX_ADDRESSES = 16
 MAX_RUNNING = 8
 """Attempts at one time, each a socket and a handshake; what go allows itself for one peer."""
 
+SECOND_LOOK = 1.0
+"""Seconds of a dial within which relays are asked a second time: they are restarted one after the
+other, and one that did not lead to the peer may do so by the time the next has failed. Later,
+whoever waits has waited for long enough."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Candidate:
@@ -49,7 +56,9 @@ class DialPlan:
     def __init__(self, now: float) -> None:
         self._began = now
         self._due = now
-        self._seen: set[Multiaddr] = set()
+        self._seen: dict[Multiaddr, _Candidate] = {}
+        self._failed: dict[Multiaddr, None] = {}
+        self._has_looked_again = False
         self._waiting: list[_Candidate] = []
         self._running: dict[Multiaddr, float] = {}
 
@@ -69,11 +78,20 @@ class DialPlan:
         return tuple(each.address for each in self._waiting)
 
     def add(self, address: Multiaddr, rank: Rank) -> bool:
-        """Add an address, once, up to the bound; of one rank the first added is tried first."""
-        if address in self._seen or len(self._seen) >= MAX_ADDRESSES:
+        """Add an address, up to the bound; of one rank the first added is tried first.
+
+        One that is added again is tried again if it has failed meanwhile.
+        """
+        candidate = self._seen.get(address)
+        if candidate is None:
+            if len(self._seen) >= MAX_ADDRESSES:
+                return False
+            candidate = _Candidate(LATE.get(rank, 0.0), rank, len(self._seen), address)
+            self._seen[address] = candidate
+        elif address not in self._failed:
             return False
-        insort(self._waiting, _Candidate(LATE.get(rank, 0.0), rank, len(self._seen), address))
-        self._seen.add(address)
+        self._failed.pop(address, None)
+        insort(self._waiting, candidate)
         return True
 
     def take(self, now: float) -> tuple[Multiaddr, ...]:
@@ -88,6 +106,13 @@ class DialPlan:
 
     def failed(self, address: Multiaddr, now: float) -> None:
         """Note that an attempt has failed: the next one begins at once."""
+        self.ended(address, now)
+        self._failed[address] = None
+        if self.is_exhausted and now - self._began < SECOND_LOOK:
+            self._look_again(address)
+
+    def ended(self, address: Multiaddr, now: float) -> None:
+        """Note that an attempt is over without having failed, and more are wanted."""
         self._running.pop(address, None)
         self._due = now
 
@@ -100,3 +125,12 @@ class DialPlan:
             # All that it has to wait for has failed, or there was nothing.
             return self._due
         return max(self._due, self._began + first.delay)
+
+    def _look_again(self, last: Multiaddr) -> None:
+        """Have the relays that failed before the last one asked once more, in the same order."""
+        if self._has_looked_again or self._seen[last].rank is not Rank.RELAY:
+            return
+        self._has_looked_again = True
+        for address in tuple(self._failed):
+            if address != last and self._seen[address].rank is Rank.RELAY:
+                self.add(address, Rank.RELAY)

@@ -179,14 +179,18 @@ class Paths:
                 self._sleeps_until = self._next_timeout()
                 with anyio.CancelScope(deadline=self._sleeps_until):
                     await self._poke.wait()
-                now = anyio.current_time()
-                for entry, pulse in tuple(self._beating.items()):
-                    self._handle_beat(entry, pulse, now, tasks)
-                for peer, selection in tuple(self._several.items()):
-                    self._close_needless(peer, selection, now)
-                self._end_drained(now)
-                for peer in self._upgrades.take(now):
-                    tasks.start_soon(self._look_for_better, peer)
+                self._turn(anyio.current_time(), tasks)
+
+    def _turn(self, now: float, tasks: TaskGroup) -> None:
+        # Not in the loop above: its variables would hold the last connection, long closed, for
+        # as long as it then waits.
+        for entry, pulse in tuple(self._beating.items()):
+            self._handle_beat(entry, pulse, now, tasks)
+        for peer, selection in tuple(self._several.items()):
+            self._close_needless(peer, selection, now)
+        self._end_drained(now)
+        for peer in self._upgrades.take(now):
+            tasks.start_soon(self._look_for_better, peer)
 
     # Liveness
 

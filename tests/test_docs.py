@@ -1,9 +1,9 @@
 """What the pages of docs/ show works as written: programs, tests, commands, messages, names.
 
-A block marked ```python is a program: it runs on both backends and prints exactly what its
-comments say (`# prints ...`, in any order). `{.fragment}` marks a part of one, which must compile
-and import what exists; `{.test}` a file for pytest; `{.example title="..."}` a file of examples/,
-word for word.
+A block marked ```python is a program: it runs on both backends, on one of the two only where slow
+tests run, and prints exactly what its comments say (`# prints ...`, in any order). `{.fragment}`
+marks a part of one, which must compile and import what exists; `{.test}` a file for pytest;
+`{.example title="..."}` a file of examples/, word for word.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from isthmus.transports.core.errors import DialError, FailedAttempt, P2PError, u
 
 from .docs_messages import COMMANDS_THAT_FAIL, CONFIGURATIONS, SYSTEM_ERRORS, UNTRIED
 from .transports.websocket.authority import Authority
+
+pytestmark = pytest.mark.usefixtures("untraced")
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {
@@ -110,6 +112,17 @@ def backends(text):
     return own or ["asyncio", "trio"]
 
 
+def cases(programs):
+    """Return each program on each of its backends; in turn, one of two backends is slow."""
+    found = []
+    for number, block in enumerate(programs):
+        names = backends(block.text)
+        for position, name in enumerate(names):
+            is_slow = len(names) == 2 and position != number % 2
+            found.append(pytest.param(block, name, marks=[pytest.mark.slow] if is_slow else []))
+    return found
+
+
 def execute(*argv, cwd):
     """Run Python with examples/ on its path and warnings as errors."""
     # What this run of pytest was asked for, such as its coverage, is not meant for another one.
@@ -132,11 +145,7 @@ def test_every_block_is_of_a_kind():
     assert len(PROGRAMS) > 10
 
 
-@pytest.mark.parametrize(
-    ("block", "backend"),
-    [(block, backend) for block in PROGRAMS for backend in backends(block.text)],
-    ids=str,
-)
+@pytest.mark.parametrize(("block", "backend"), cases(PROGRAMS), ids=str)
 def test_program(block, backend, tmp_path):
     file = tmp_path / "program.py"
     file.write_text(block.text, "utf-8")

@@ -230,13 +230,11 @@ class Upgraded:
             muxers=(MUXER,),
             expected_peer=peer,
         )
+        clock = loop_clock()
+        began, round_trip_time = clock(), None
         if side is Side.DIALER:
-            # Noise is the only proposal, so its first message rides along with it.
-            lazy = LazyDialer(SECURITY)
-            await stream.send(lazy.data_to_send() + handshake.data_to_send())
-            self._prepare()
-            while (trailing := lazy.receive_data(await _receive(stream))) is None:
-                pass
+            trailing = await _propose_security(stream, handshake.data_to_send(), self._prepare)
+            round_trip_time = clock() - began
             # The last message goes along with the first record, within two turns of the loop: one
             # packet less, and the peer is woken once.
             keeps_last = isinstance(stream, FastStream) and is_asyncio()
@@ -250,7 +248,6 @@ class Upgraded:
         early = result.session.receive_data(result.trailing) if result.trailing else []
         if result.muxer is None:
             early = await _negotiate_muxer(stream, result, early, side)
-        clock = loop_clock()
         machine = YamuxMachine(side, clock(), config=self.config.yamux, budget=self.budget)
         return YamuxConnection(
             stream,
@@ -264,6 +261,7 @@ class Upgraded:
             ahead=handshake.data_to_send(),
             limit=stream.extra(PathAttribute.limit, None),
             budget=self.budget,
+            round_trip_time=round_trip_time,
         )
 
 
@@ -331,6 +329,21 @@ class UpgradedListener(ConnectionListener):
             raise
         finally:
             self.pending -= 1
+
+
+async def _propose_security(
+    stream: ByteStream, first: bytes, meanwhile: Callable[[], None]
+) -> bytes:
+    """Negotiate as the dialer; return what came behind the answer.
+
+    Noise is the only proposal, so its first message rides along with it.
+    """
+    lazy = LazyDialer(SECURITY)
+    await stream.send(lazy.data_to_send() + first)
+    meanwhile()
+    while (trailing := lazy.receive_data(await _receive(stream))) is None:
+        pass
+    return trailing
 
 
 async def _agree_on_security(stream: ByteStream, received: bytes) -> tuple[bytes, bytes]:

@@ -124,14 +124,16 @@ class Identify:
             await self._poke.wait()
             await anyio.sleep(PUSH_DELAY)
             self._poke = anyio.Event()
-            message = self._current()
-            limiter = anyio.CapacityLimiter(MAX_PARALLEL_PUSHES)
-            async with anyio.create_task_group() as tasks:
-                for connection in self._connections:
-                    known = self._peers.protocols(connection.remote_peer) or ()
-                    told = self._told.get(connection)
-                    if told is not None and told != message and PUSH_PROTOCOL in known:
-                        tasks.start_soon(self._push, connection, message, limiter)
+            await self._push_to_all(self._current())
+
+    async def _push_to_all(self, message: bytes) -> None:
+        limiter = anyio.CapacityLimiter(MAX_PARALLEL_PUSHES)
+        async with anyio.create_task_group() as tasks:
+            for connection in self._connections:
+                known = self._peers.protocols(connection.remote_peer) or ()
+                told = self._told.get(connection)
+                if told is not None and told != message and PUSH_PROTOCOL in known:
+                    tasks.start_soon(self._push, connection, message, limiter)
 
     async def _push(
         self, connection: Connection, message: bytes, limiter: anyio.CapacityLimiter

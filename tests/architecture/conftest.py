@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,12 @@ class Source:
 def _sources(*folders: str) -> list[Source]:
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
     kept = [file for file in sorted(files) if not {"node_modules", ".venv"} & set(file.parts)]
-    return [Source(file.relative_to(ROOT).as_posix(), file.read_text("utf-8")) for file in kept]
+    return [_source(file) for file in kept]
+
+
+@cache  # a file is of several of the fixtures, and is parsed once
+def _source(file: Path) -> Source:
+    return Source(file.relative_to(ROOT).as_posix(), file.read_text("utf-8"))
 
 
 @pytest.fixture(scope="session")

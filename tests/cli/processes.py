@@ -14,9 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 PATIENCE = 15.0
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 COMMAND = (sys.executable, "-m", "isthmus")
+EACH_BACKEND = (pytest.param("asyncio", marks=pytest.mark.slow), "trio")
+"""Where the process is what is looked at, whatever loop it runs; asyncio, the default, is what most
+other tests of the command line start."""
 INTERRUPTED = (130, -signal.SIGINT)
 """What Ctrl-C leaves behind: the exit code of a program that ends in order, or, before it works
 and after, the signal itself. A shell shows 130 for both."""

@@ -8,7 +8,8 @@ import socket
 
 import pytest
 
-LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+from .processes import EACH_BACKEND, LOOPBACK
+
 STRANGER = "12D3KooWGJAmQyRkvK6Cf7Jr3zhMmtLX2Q8d2hKS9sMLUFWEPTpo"
 
 
@@ -111,7 +112,7 @@ def test_a_key_file_that_is_not_there_is_not_made(isthmus, tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_a_peer_that_goes_away_meanwhile(isthmus, backend):
     daemon = isthmus.start("run", "--json", "--ephemeral", "--listen", LOOPBACK)
     call = isthmus.start(

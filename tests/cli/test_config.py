@@ -210,7 +210,15 @@ def test_a_file_that_may_not_be_read(isthmus, file, unprivileged):
     assert done.complaint() == f"error: {config}: Permission denied"
 
 
-@pytest.mark.parametrize("command", [["run"], ["config", "show"], ["id"], ["ping", LOOPBACK]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run"],
+        pytest.param(["config", "show"], marks=pytest.mark.slow),
+        pytest.param(["id"], marks=pytest.mark.slow),
+        ["ping", LOOPBACK],
+    ],
+)
 def test_no_command_uses_a_bad_file(isthmus, file, command):
     config = file(BAD)
     complaint = isthmus(*command, "--config", config).complaint()

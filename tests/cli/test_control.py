@@ -23,7 +23,7 @@ from isthmus.node.cli.control_text import (
     status_lines,
 )
 
-from .processes import LOOPBACK, Program
+from .processes import EACH_BACKEND, LOOPBACK, Program
 
 STRANGER = "12D3KooWGJAmQyRkvK6Cf7Jr3zhMmtLX2Q8d2hKS9sMLUFWEPTpo"
 HOSTILE = "a\x1b[2Jb\r\nc\u202ed"
@@ -51,7 +51,7 @@ def id_of(address):
     return address.rpartition("/")[2]
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_a_session(isthmus, other, backend):
     daemon = isthmus.start("run", "--json", "--listen", LOOPBACK, "--backend", backend)
     address = daemon.address()
@@ -127,7 +127,10 @@ def test_a_connection_that_cannot_be(running):
     assert running("status").code == 0
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [*COMMANDS[:2], *(pytest.param(each, marks=pytest.mark.slow) for each in COMMANDS[2:])],
+)
 def test_where_no_node_runs(isthmus, command):
     assert isthmus(*command).complaint() == (
         f"error: no isthmus runs in {isthmus.data_dir}: start one with `isthmus run`"

@@ -12,15 +12,19 @@ from contextlib import ExitStack
 import pytest
 from isthmus.node.demo import STEPS
 
-from .processes import INTERRUPTED, children, until, watched
+from .processes import EACH_BACKEND, INTERRUPTED, children, until, watched
 
 BACKENDS = ["asyncio", "trio"]
-EACH = ["asyncio", pytest.param("trio", marks=pytest.mark.slow)]
-"""Where the processes are what is looked at, whatever loop they run."""
 SHORT = ("--seconds", "1")
 BRIEF = ("--seconds", "2")
 """Long enough to be interrupted at any step."""
 NAMES = [step.name for step in STEPS]
+INTERRUPTED_AT = [
+    name if name in {"relay", "connect", "both"} else pytest.param(name, marks=pytest.mark.slow)
+    for name in NAMES
+]
+"""One node, two of them, and all at work; the others are alike."""
+UNTRACED = pytest.mark.usefixtures("untraced")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which processes there are")
 
 
@@ -101,9 +105,10 @@ def test_a_terminal_that_cannot_draw_gets_lines(isthmus):
     assert "What you have seen" in drawn
 
 
-@pytest.mark.parametrize("backend", EACH)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("backend", EACH_BACKEND)
+@pytest.mark.parametrize("name", INTERRUPTED_AT)
 @LINUX
+@UNTRACED
 def test_ctrl_c_at_any_step_ends_all_nodes(isthmus, backend, name):
     demo = isthmus.start("demo", *BRIEF, "--backend", backend)
     demo.line(next(step.text for step in STEPS if step.name == name))
@@ -154,9 +159,10 @@ def test_a_polite_kill_ends_it_in_order(isthmus):
     assert (done.code, done.err) == (128 + signal.SIGTERM, "")
 
 
-@pytest.mark.parametrize("backend", EACH)
-@pytest.mark.parametrize("at", ["start", "bulk"])
+@pytest.mark.parametrize("backend", EACH_BACKEND)
+@pytest.mark.parametrize("at", [pytest.param("start", marks=pytest.mark.slow), "bulk"])
 @LINUX
+@UNTRACED
 def test_the_other_nodes_end_by_themselves_if_this_one_is_killed(isthmus, backend, at):
     demo = isthmus.start("demo", *BRIEF, "--backend", backend)
     demo.line(next(step.text for step in STEPS if step.name == at))
@@ -167,9 +173,10 @@ def test_the_other_nodes_end_by_themselves_if_this_one_is_killed(isthmus, backen
         ended()
 
 
-@pytest.mark.parametrize("backend", EACH)
-@pytest.mark.parametrize("name", ["start", "both"])
+@pytest.mark.parametrize("backend", EACH_BACKEND)
+@pytest.mark.parametrize("name", ["start", pytest.param("both", marks=pytest.mark.slow)])
 @LINUX
+@UNTRACED
 def test_the_other_node_killed_is_one_line(isthmus, backend, name):
     demo = isthmus.start("demo", *BRIEF, "--json", "--backend", backend)
     if name != "start":

@@ -9,7 +9,7 @@ import click
 import pytest
 from isthmus.node.cli.doctor_text import lines
 
-from .processes import LOOPBACK, Program
+from .processes import EACH_BACKEND, LOOPBACK, Program
 
 HOSTILE = "a\x1b[2Jb\r\nc\u202ed"
 STRANGER = "12D3KooWGJAmQyRkvK6Cf7Jr3zhMmtLX2Q8d2hKS9sMLUFWEPTpo"
@@ -47,7 +47,7 @@ def test_the_running_node_is_asked(isthmus):
     assert shown[-1] == "1 note"
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_without_one_a_short_lived_node_looks_and_keeps_nothing(isthmus, relay, backend):
     options = (*ALONE, "--relay-via", relay, "--backend", backend)
     found = isthmus("doctor", "--json", *options).json()

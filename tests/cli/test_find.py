@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .processes import LOOPBACK, Program
+from .processes import EACH_BACKEND, LOOPBACK, Program
 
 STRANGER = "12D3KooWGJAmQyRkvK6Cf7Jr3zhMmtLX2Q8d2hKS9sMLUFWEPTpo"
 
@@ -21,7 +21,7 @@ def offering(dht, tmp_path_factory):
     program.close()
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_a_service_is_found(isthmus, dht, offering, backend):
     options = ("--listen", LOOPBACK, "--backend", backend, "--bootstrap", dht)
     isthmus.start("run", "--json", *options).address()

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from isthmus.node.keystore import load_or_create
 
 from .processes import LOOPBACK, watched
 
 BACKENDS = ["asyncio", "trio"]
+SLOW = pytest.mark.slow
 ELSEWHERE = "see --data-dir, --identity and --ephemeral"
 USES_THE_KEY = [("id",), ("run", "--listen", LOOPBACK), ("ping", "/ip4/127.0.0.1/tcp/1")]
 KEEPS_A_KEY = USES_THE_KEY[:2]
@@ -24,8 +26,9 @@ KEEPS_A_KEY = USES_THE_KEY[:2]
 @pytest.fixture
 def key(isthmus):
     """The file of a key that was made."""
-    isthmus("id")
-    return isthmus.data_dir / "identity.key"
+    file = isthmus.data_dir / "identity.key"
+    load_or_create(file)
+    return file
 
 
 @contextmanager
@@ -64,8 +67,11 @@ def test_a_key_that_this_account_may_not_read(isthmus, key, command, unprivilege
     )
 
 
-@pytest.mark.parametrize("command", USES_THE_KEY)
-@pytest.mark.parametrize("part", [b"", b"the first half", b"garbage"])
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [(USES_THE_KEY[0], b""), (USES_THE_KEY[0], b"garbage")]
+    + [(command, b"the first half") for command in USES_THE_KEY],
+)
 def test_a_key_that_is_damaged(isthmus, key, command, part):
     whole = key.read_bytes()
     key.write_bytes(whole[: len(whole) // 2] if part == b"the first half" else part)
@@ -142,7 +148,9 @@ def test_a_port_that_is_the_systems(isthmus, unprivileged):
         ("/ip4/127.0.0.1/tpc/4001", "/ip4/127.0.0.1/tcp/4001"),
     ],
 )
-@pytest.mark.parametrize("command", [("ping",), ("run", "--ephemeral", "--listen")])
+@pytest.mark.parametrize(
+    "command", [("ping",), pytest.param(("run", "--ephemeral", "--listen"), marks=SLOW)]
+)
 def test_an_address_that_was_meant_otherwise(isthmus, command, typed, meant):
     assert isthmus(*command, typed).complaint().endswith(f"; did you mean {meant}?")
 
@@ -163,6 +171,10 @@ def test_an_address_that_was_meant_otherwise(isthmus, command, typed, meant):
 )
 def test_an_address_that_nobody_can_guess(isthmus, typed):
     assert "; an address looks like /ip4/192.0.2.7/tcp/4001" in isthmus("ping", typed).complaint()
+
+
+@pytest.mark.parametrize("typed", ["", "/ip4/127.0.0.1/tcp/http"])
+def test_a_place_to_listen_that_nobody_can_guess(isthmus, typed):
     listen = isthmus("run", "--ephemeral", "--listen", typed).complaint()
     assert "; an address looks like /ip4/0.0.0.0/tcp/4001" in listen
 
@@ -260,8 +272,15 @@ def test_whoever_answers_hangs_up(isthmus, backend):
     assert any(advice in complaint for advice in no_node)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("sizes", [("--upload", "1TB"), ("--upload", "0", "--download", "1TB")])
+@pytest.mark.parametrize(
+    ("sizes", "backend"),
+    [
+        (("--upload", "1TB"), "asyncio"),
+        pytest.param(("--upload", "1TB"), "trio", marks=SLOW),
+        pytest.param(("--upload", "0", "--download", "1TB"), "asyncio", marks=SLOW),
+        (("--upload", "0", "--download", "1TB"), "trio"),
+    ],
+)
 def test_a_peer_that_goes_away_in_the_middle_of_perf(isthmus, sizes, backend):
     daemon = isthmus.start("run", "--json", "--ephemeral", "--listen", LOOPBACK)
     perf = isthmus.start("perf", daemon.address(), *sizes, "--backend", backend)

@@ -7,7 +7,7 @@ import json
 import pytest
 from isthmus.node.cli.control_text import status_lines
 
-from .processes import LOOPBACK, Program
+from .processes import EACH_BACKEND, LOOPBACK, Program
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def relay(tmp_path_factory):
     program.close()
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_a_node_is_reached_through_a_relay(isthmus, relay, tmp_path, backend):
     options = ("--listen", LOOPBACK, "--relay-via", relay, "--backend", backend)
     daemon = isthmus.start("run", "--json", *options)

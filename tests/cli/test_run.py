@@ -19,8 +19,15 @@ LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 ID = "12D3KooW"
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("backend", "sig"),
+    [
+        ("asyncio", signal.SIGINT),
+        pytest.param("asyncio", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("trio", signal.SIGINT, marks=pytest.mark.slow),
+        ("trio", signal.SIGTERM),
+    ],
+)
 def test_says_where_it_listens_and_stops_cleanly_on_a_signal(isthmus, backend, sig):
     daemon = isthmus.start("run", "--json", "--listen", LOOPBACK, "--backend", backend)
     first = json.loads(daemon.line())

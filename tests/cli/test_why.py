@@ -17,7 +17,7 @@ from isthmus.node.config import LimitsConfig
 from isthmus.node.run import run
 
 from ..transports.websocket.authority import Authority
-from .processes import Program
+from .processes import EACH_BACKEND, Program
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 HOSTILE = "a\x1b[2Jb\r\nc\u202ed"
@@ -60,7 +60,7 @@ def black_hole():
                 each.close()
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_a_peer_that_is_reached(isthmus, peer, backend):
     report = isthmus("why", peer, "--json", "--backend", backend).json()
     assert report["connected"] is True
@@ -213,7 +213,7 @@ def test_the_running_node_dials_where_it_is_told_to(running, peer):
     assert (found["peer_id"], found["dialled"], found["link"]) == (whom, True, None)
     assert running.daemon.event("connection_opened")["peer"] == whom
     # Again and again beside the connection that stands, which is left alone.
-    for _ in range(5):
+    for _ in range(2):
         found = running("why", whom, "--dial", "--json").json()
         assert (found["connected"], found["dialled"]) == (True, True)
         assert found["link"]["state"] == "connected"

@@ -7,6 +7,8 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,7 @@ class Scene:
         self._backend = backend
         self._read = 0
         self._standing = set()
+        self._losses = Counter()
         self._refusals = 0
         self._outside = lab.add_host("outside")
         self.relays = [
@@ -93,8 +96,17 @@ class Scene:
         """Wait until both relays lead to the node, as it sees it."""
         self._until(lambda: len(self._standing) == 2, "two reservations")
 
-    def wait_lost(self, relay):
-        self._until(lambda: relay.peer_id not in self._standing, "the loss of a relay")
+    @contextmanager
+    def losing(self, relay):
+        """Wait until the node has seen that it lost a relay by what is done in the context.
+
+        It may have it back so soon after that only a count shows it.
+        """
+        self._look()
+        peer = relay.peer_id
+        count = self._losses[peer]
+        yield
+        self._until(lambda: self._losses[peer] > count, "the loss of a relay")
 
     @property
     def refusals(self):
@@ -122,23 +134,27 @@ class Scene:
                 self._standing.add(line["relay"])
             elif line["event"] == "relay_lost":
                 self._standing.discard(line["relay"])
+                self._losses[line["relay"]] += 1
             elif line["event"] == "relay_refused":
                 self._refusals += 1
 
 
 def restarted(scene, relay):
-    relay.stop(signal.SIGTERM)
+    with scene.losing(relay):
+        relay.stop(signal.SIGTERM)
     relay.start()
 
 
 def killed(scene, relay):
-    relay.stop()
+    with scene.losing(relay):
+        relay.stop()
     relay.start()
 
 
 def refusing(scene, relay):
     count = scene.refusals
-    relay.stop()
+    with scene.losing(relay):
+        relay.stop()
     # It serves those whom its owner knows, and this node is nobody.
     relay.start("--relay")
     scene.wait_refusal(count)
@@ -153,13 +169,13 @@ def hanging(scene, relay, seconds=1):
 
 
 def moved(scene, relay):
-    relay.host.move("public")
-    scene.wait_lost(relay)
+    with scene.losing(relay):
+        relay.host.move("public")
 
 
 def expired(scene, relay):
-    hanging(scene, relay, TTL + 5)
-    scene.wait_lost(relay)
+    with scene.losing(relay):
+        hanging(scene, relay, TTL + 5)
 
 
 def judged(prober, backend):

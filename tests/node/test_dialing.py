@@ -78,6 +78,25 @@ async def test_a_dial_reports_every_address():
     assert dial.report(16.0).to_json()["error"] == "nothing left"
 
 
+async def test_of_an_address_that_was_tried_twice_the_last_attempt_is_told():
+    first, second = (Multiaddr.parse(f"/ip4/192.0.2.1/tcp/{port}") for port in (1, 2))
+    dial = Dial(PEER, 0.0)
+    dial.add([first, second], direct)
+    for now in (0.0, 0.25):
+        (address,) = dial.plan.take(now)
+        dial.begin(address, now)
+    dial.end(first, 1.0, DialError("refused"))
+    dial.add([first], direct)
+    # It waits for its turn; what is known of it is told until then.
+    assert [each.cause for each in dial.report(1.0).steps] == ["refused", ""]
+    assert dial.plan.take(2.0) == (first,)
+    dial.begin(first, 2.0)
+    dial.end(second, 3.0, DialError("silent"))
+    dial.end(first, 4.0, DialError("gone"))
+    assert [each.cause for each in dial.report(4.0).steps] == ["gone", "silent"]
+    assert [str(each.cause) for each in explain(dial).attempts] == ["silent", "gone"]
+
+
 async def test_the_error_tells_the_common_cause():
     dial = Dial(PEER, 0.0)
     assert f"no address of {PEER}" in str(explain(dial))

@@ -12,6 +12,7 @@ from isthmus.node.dialplan import (
     LATE,
     MAX_ADDRESSES,
     MAX_RUNNING,
+    SECOND_LOOK,
     STAGGER,
     DialPlan,
 )
@@ -81,8 +82,60 @@ def test_an_address_that_comes_later_is_tried_too():
     made.failed(address(0), BEGAN + 5)
     assert made.is_exhausted
     assert made.add(address(1), Rank.DIRECT)
-    assert not made.add(address(0), Rank.DIRECT)
+    assert not made.add(address(1), Rank.DIRECT)
     assert made.take(BEGAN + 5) == (address(1),)
+
+
+def test_what_has_failed_is_tried_again_for_who_names_it_again():
+    made = plan(Rank.DIRECT, Rank.DIRECT)
+    made.take(BEGAN)
+    made.failed(address(0), BEGAN + 0.01)
+    made.take(BEGAN + 0.01)
+    # The second one is silent.
+    assert made.add(address(0), Rank.DIRECT)
+    assert not made.add(address(0), Rank.DIRECT)
+    assert made.take(BEGAN + STAGGER) == ()
+    assert made.take(BEGAN + 2) == (address(0),)
+    assert not made.add(address(0), Rank.DIRECT)
+    assert not made.add(address(1), Rank.DIRECT)
+    made.ended(address(0), BEGAN + 3)
+    assert not made.add(address(0), Rank.DIRECT)
+
+
+def fail_all(made: DialPlan, now: float) -> list[int]:
+    """Let every attempt fail as it begins; return which were made."""
+    tried = []
+    while not made.is_exhausted:
+        for each in made.take(now):
+            tried.append(each.port - 1)
+            made.failed(each, now)
+    return tried
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        ([Rank.RELAY], [0]),
+        ([Rank.RELAY, Rank.RELAY], [0, 1, 0]),
+        ([Rank.RELAY, Rank.RELAY, Rank.RELAY], [0, 1, 2, 0, 1]),
+        ([Rank.DIRECT, Rank.DIRECT], [0, 1]),
+        ([Rank.DIRECT, Rank.RELAY, Rank.RELAY], [0, 1, 2, 1]),
+        ([Rank.RELAY, Rank.WEBRTC], [0, 1]),
+    ],
+)
+def test_relays_that_failed_before_the_last_one_are_asked_once_more(ranks, expected):
+    assert fail_all(plan(*ranks), BEGAN) == expected
+
+
+def test_they_are_not_if_it_has_taken_long():
+    assert fail_all(plan(Rank.RELAY, Rank.RELAY), BEGAN + SECOND_LOOK) == [0, 1]
+
+
+def test_one_that_led_somewhere_is_not_asked_once_more():
+    made = plan(Rank.RELAY, Rank.RELAY)
+    made.take(BEGAN)
+    made.ended(address(0), BEGAN)
+    assert fail_all(made, BEGAN) == [1]
 
 
 def test_addresses_and_attempts_are_bounded():
@@ -101,10 +154,12 @@ ATTEMPTS = st.lists(
 
 
 @given(ATTEMPTS)
-def test_every_address_is_tried_once_and_none_too_early(attempts):
+def test_every_address_is_tried_and_none_too_early(attempts):
     made = plan(*[rank for rank, _ in attempts])
     ends: dict[int, float] = {}
     started: dict[int, float] = {}
+    failed: set[int] = set()
+    again = 0
     now, last_failure = BEGAN, -inf
     while True:
         failing = min(ends.items(), key=lambda item: item[1], default=(None, inf))
@@ -116,6 +171,7 @@ def test_every_address_is_tried_once_and_none_too_early(attempts):
             assert number is not None
             del ends[number]
             made.failed(address(number), now)
+            failed.add(number)
             last_failure = now
             continue
         now = max(now, wake)
@@ -123,7 +179,10 @@ def test_every_address_is_tried_once_and_none_too_early(attempts):
         for each in made.take(now):
             number = each.port - 1
             rank, duration = attempts[number]
-            assert number not in started
+            if number in started:
+                assert number in failed
+                assert rank is Rank.RELAY
+                again += 1
             if running:
                 late = LATE.get(rank, 0)
                 has_to_wait = any(LATE.get(attempts[each][0], 0) < late for each in running)
@@ -138,4 +197,5 @@ def test_every_address_is_tried_once_and_none_too_early(attempts):
     stuck = sum(duration is None for _, duration in attempts)
     if stuck < MAX_RUNNING:
         assert len(started) == len(attempts)
+    assert again < max(len(attempts), 1)
     assert made.is_exhausted is (stuck == 0)

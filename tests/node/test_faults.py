@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import anyio
 import pytest
 from isthmus import Node, NodeConfig
-from isthmus.node.events import ConnectionOpened, HandlerFailed, PeerIdentified
+from isthmus.node.events import ConnectionEnded, ConnectionOpened, HandlerFailed, PeerIdentified
 from isthmus.node.protocols.identify import (
     ID_PROTOCOL,
     MAX_PARTS,
@@ -313,3 +316,23 @@ async def test_leaving_by_cancellation_stops_in_time():
             scope.cancel()
         assert scope.cancelled_caught
         assert anyio.current_time() - before < 2
+
+
+async def test_a_connection_that_has_ended_is_kept_by_no_task():
+    """Some go through all connections when there is need to, and then wait, perhaps for hours."""
+    async with Node(listen=LOOPBACK) as alice, Node() as bob:
+        events, told = bob.events(), alice.events()
+        connection = await bob.connect(alice.addresses)
+        await until(events, PeerIdentified)
+        await until(told, PeerIdentified)
+        bob.handle("/new/1", echo)
+        await until(told, PeerIdentified)
+        await ping(connection, 3)
+        ended = weakref.ref(connection)
+        await connection.aclose()
+        del connection
+        while (event := await anext(events)) and not isinstance(event, ConnectionEnded):
+            pass
+        await anyio.wait_all_tasks_blocked()
+        gc.collect()
+        assert ended() is None

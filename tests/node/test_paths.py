@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -370,6 +373,20 @@ async def test_a_better_path_that_takes_some_round_trips_is_waited_for():
         it.online[WAN].set()
         await anyio.sleep(0.1)
         assert two.best is two.wan
+
+
+async def test_one_that_has_ended_is_not_kept_until_there_is_something_to_do():
+    async with running() as it:
+        two = await Two(it, side=Side.LISTENER).start()
+        with it.swarm.attend(two.lan):
+            await anyio.sleep(1)
+        two.lan.fail()
+        gone = weakref.ref(two.lan)
+        it.online.clear()
+        del two
+        await anyio.sleep(1)
+        gc.collect()
+        assert gone() is None
 
 
 async def test_what_runs_on_one_that_has_ended_is_not_watched():

@@ -125,7 +125,7 @@ class FakeConnection:
 class FakeTransport:
     """Dials what `behaviour` makes of an address: it returns a connection, or raises."""
 
-    protocols = ("tcp",)
+    protocols = ("tcp", "p2p-circuit")
 
     def __init__(self, behaviour: Callable[[Multiaddr], Awaitable[FakeConnection]]) -> None:
         self._behaviour = behaviour

@@ -18,10 +18,8 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+def _untraced(untraced: None) -> None:
     """Let no tool that measures the tests take memory in the processes that are measured."""
-    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -84,6 +84,7 @@ class YamuxConnection:
         ahead: bytes = b"",
         limit: Limit | None = None,
         budget: NodeBudget | None = None,
+        round_trip_time: float | None = None,
     ) -> None:
         self.side: Side = machine.side
         self.remote_peer = remote_peer
@@ -108,7 +109,7 @@ class YamuxConnection:
         self._incoming: list[YamuxStream] = []
         self._accept_waiters = Waiters()
         self._open_waiters = Waiters()
-        self._round_trips = RoundTrips()
+        self._round_trips = RoundTrips(round_trip_time)
         self._wake = new_wakeup()
         self._is_woken = False
         self._times = Timekeeper(clock, machine.next_timeout, self._handle_timeout)

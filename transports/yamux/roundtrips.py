@@ -11,10 +11,13 @@ if TYPE_CHECKING:
 
 
 class RoundTrips:
-    """What the answered pings of a connection tell; times are in seconds."""
+    """What the answered pings of a connection tell; times are in seconds.
 
-    def __init__(self) -> None:
-        self.mean: float | None = None
+    `handshake` is what the connection's own handshake took, which counts until a ping is answered.
+    """
+
+    def __init__(self, handshake: float | None = None) -> None:
+        self.mean = handshake
         self.jitter: float | None = None
         self._waiting: dict[int, list[_Probe]] = {}
 
@@ -32,17 +35,17 @@ class RoundTrips:
 
     def answered(self, value: int, rtt: float) -> bool:
         """Take an answer; return whether it is the first one of the connection."""
-        last = self.mean
-        if last is None:
+        last, jitter = self.mean, self.jitter
+        if last is None or jitter is None:
             self.mean, self.jitter = rtt, 0.0
         else:
             # RFC 3550's smoothing, applied to round trips.
-            self.jitter = (self.jitter or 0.0) + (abs(rtt - last) - (self.jitter or 0.0)) / 16
+            self.jitter = jitter + (abs(rtt - last) - jitter) / 16
             self.mean = last + (rtt - last) / 8
         for probe in self._waiting.pop(value, ()):
             probe.rtt = rtt
             probe.wakeup.set()
-        return last is None
+        return jitter is None
 
     def end(self) -> None:
         """Wake all who wait, without an answer."""

@@ -110,6 +110,10 @@ def test_observations_are_bounded_whatever_comes(steps):
             table.add(key, local=LOCAL, external=outside(external), observer=key)
         assert len(table.candidates(now)) <= MAX_CANDIDATES
         assert set(table.claimed(now)) <= set(table.candidates(now))
+
+
+def test_as_many_observations_as_there_are_places_are_kept():
+    table = ObservedAddresses()
     for number in range(2 * MAX_OBSERVATIONS):
         table.add(number, local=LOCAL, external=outside(1), observer=number)
     assert len(table) == MAX_OBSERVATIONS

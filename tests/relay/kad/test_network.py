@@ -79,7 +79,9 @@ def test_a_walk_that_only_looks_costs_little(worlds, seed, scaled):
     assert sum(requests) / walks < K
 
 
-@pytest.mark.parametrize(("gone", "lying"), [(0.0, 0.1), (0.0, 0.25), (0.3, 0.1)])
+@pytest.mark.parametrize(
+    ("gone", "lying"), [pytest.param(0.0, 0.1, marks=pytest.mark.slow), (0.0, 0.25), (0.3, 0.1)]
+)
 def test_what_an_honest_majority_holds_is_found(worlds, seed, scaled, gone, lying):
     network, rng = worlds(gone, lying), random.Random(seed)
     walks = scaled(10 * WALKS)
