@@ -288,7 +288,8 @@ class ConnectionTable(Generic[Key, Ticket]):
 
     def is_held(self, key: Key) -> bool:
         """Say whether anybody holds a connection."""
-        return bool(self._places[key].holders)
+        place = self._places.get(key)
+        return place is not None and bool(place.holders)
 
     # Dials
 
