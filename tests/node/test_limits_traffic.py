@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -30,11 +29,9 @@ if TYPE_CHECKING:
 LIMIT = 20
 TRAFFIC = 600.0
 """Seconds of comings and goings."""
-CALM = 600.0
-"""Seconds after them in which nobody leaves by himself, but all who are out go on trying. Of the
-strangers who slip in meanwhile each has his place for a minute, and then not again for ten."""
-LIMITS = LimitsConfig(connections=LIMIT, idle_timeout=inf)
-"""None ends for being idle: a stranger may be the first to take its place, for a minute."""
+CALM = 180.0
+"""Seconds after them in which nobody leaves by himself, but all who are out go on trying."""
+LIMITS = LimitsConfig(connections=LIMIT)
 
 OWN, *PEERS = (
     PeerId.from_public_key(PrivateKey.from_seed(bytes([number]) * 32).public_key)
