@@ -8,7 +8,8 @@ events.
 
 Worth, most first: the standing of the peer; dialled by this side; a stream open that is not mere
 upkeep; used lately; long there. When the table is full, the least worthy connection makes room for
-one that is worth more, or, among strangers, for one worth as much while it is idle.
+one that is worth more, or, among strangers, for one worth as much while it is idle. A peer whose
+connection was in use when it broke comes back as one in use.
 """
 
 from __future__ import annotations
@@ -55,6 +56,13 @@ DRAIN_TIME = 30.0
 
 MAX_PAUSED = 1024
 """Peers that made room and are remembered for it: twice the default table."""
+
+RETURN_TIME = 600.0
+"""Seconds for which a peer is remembered whose connection was in use when it ended: most restarts
+and changes of the network are over by then."""
+
+MAX_RETURNING = 1024
+"""Such peers that are remembered: twice the default table."""
 
 
 class Standing(IntEnum):
@@ -141,6 +149,10 @@ class _Class(NamedTuple):
     is_busy: bool
 
 
+_LEAST = _Class(Standing.UNKNOWN, is_dialled=False, is_busy=False)
+"""A stranger of whom nothing is known."""
+
+
 @dataclass(slots=True)
 class _Place:
     peer: PeerId
@@ -168,6 +180,13 @@ class _Waiting:
         return (-self.priority, self.number)
 
 
+def _remember(peers: OrderedDict[PeerId, float], peer: PeerId, until: float, bound: int) -> None:
+    peers[peer] = until
+    peers.move_to_end(peer)
+    if len(peers) > bound:
+        peers.popitem(last=False)
+
+
 class ConnectionTable(Generic[Key, Ticket]):
     """The connections of a node, and the dials that are to add to them.
 
@@ -193,11 +212,13 @@ class ConnectionTable(Generic[Key, Ticket]):
         self._of_peer: Counter[PeerId] = Counter()
         self._of_prefix: Counter[Prefix] = Counter()
         self._paused: OrderedDict[PeerId, float] = OrderedDict()
+        self._returning: OrderedDict[PeerId, float] = OrderedDict()
         self._dialling: set[Ticket] = set()
         self._waiting: dict[Ticket, _Waiting] = {}
         self._asked = 0
         self._retry_at = inf
         self._in_vain_until = -inf
+        self._expected_until = -inf
         self._look_at = inf
 
     def __len__(self) -> int:
@@ -257,21 +278,25 @@ class ConnectionTable(Generic[Key, Ticket]):
             if prefix is not None:
                 self._of_prefix[prefix] += 1
         self._paused.pop(peer, None)
+        self._returning.pop(peer, None)
         self._of_peer[peer] += 1
         self._places[key] = _Place(peer, prefix, is_inbound, now)
         self._look_at = min(self._look_at, now + self._limits.idle_timeout / LOOKS)
         return events
 
-    def leave(self, key: Key) -> None:
+    def leave(self, key: Key, now: float) -> None:
         """Note that a connection has ended, while handlers may still run; harmless twice."""
-        if self._places[key].state is _State.STANDING:
-            self._part(self._places[key], _State.LEAVING)
+        place = self._places[key]
+        if place.state is _State.STANDING:
+            if self._was_used(key, place):
+                _remember(self._returning, place.peer, now + RETURN_TIME, MAX_RETURNING)
+            self._part(place, _State.LEAVING)
 
     def ended(self, key: Key, now: float) -> list[TableEvent[Key, Ticket]]:
         """Free a connection's place; harmless twice."""
         if key not in self._places:
             return []
-        self.leave(key)
+        self.leave(key, now)
         place = self._places.pop(key)
         self._evicted -= place.state is _State.EVICTED
         self._inbound -= place.is_inbound
@@ -288,7 +313,8 @@ class ConnectionTable(Generic[Key, Ticket]):
 
     def is_held(self, key: Key) -> bool:
         """Say whether anybody holds a connection."""
-        return bool(self._places[key].holders)
+        place = self._places.get(key)
+        return place is not None and bool(place.holders)
 
     # Dials
 
@@ -362,17 +388,34 @@ class ConnectionTable(Generic[Key, Ticket]):
                 refusal = exceeded("connections of strangers", count, bound, "connections")
         if refusal is None:
             return []
-        victim = None
-        if standing is not Standing.UNKNOWN:
-            victim = self._victim(standing, now, is_dialled=False)
-        elif not self._waiting and now >= self._in_vain_until:
-            # Behind the dials that wait for a place.
-            victim = self._victim(standing, now, is_dialled=False)
-            if victim is None:
-                self._in_vain_until = now + SEARCH_PAUSE
+        is_returning = self._returning.get(peer, -inf) > now
+        newcomer = _Class(standing, is_dialled=False, is_busy=is_returning)
+        victim = self._victim_for_inbound(newcomer, now)
         if victim is None:
+            if newcomer > _LEAST:
+                self._expect_again(now)
             raise refusal
         return [victim]
+
+    def _victim_for_inbound(self, newcomer: _Class, now: float) -> Evicted[Key] | None:
+        if newcomer.standing is not Standing.UNKNOWN:
+            return self._victim(newcomer, now)
+        if self._waiting or now < self._in_vain_until:
+            return None  # behind the dials that wait for a place
+        if newcomer == _LEAST and now < self._expected_until:
+            return None
+        victim = self._victim(newcomer, now)
+        if victim is None:
+            self._in_vain_until = now + SEARCH_PAUSE
+        return victim
+
+    def _expect_again(self, now: float) -> None:
+        """Leave the next place to somebody turned away who is worth more than a stranger.
+
+        Else strangers would hand it on among themselves, each to the next as soon as it is old
+        enough, whenever one of them asks first. After the minimum age there is one old enough.
+        """
+        self._expected_until = now + self._limits.minimum_age
 
     def _check_stranger(self, peer: PeerId, prefix: Prefix | None, now: float) -> None:
         limits = self._limits
@@ -401,7 +444,7 @@ class ConnectionTable(Generic[Key, Ticket]):
             for place in self._places.values()
         )
 
-    def _victim(self, standing: Standing, now: float, *, is_dialled: bool) -> Evicted[Key] | None:
+    def _victim(self, newcomer: _Class, now: float) -> Evicted[Key] | None:
         """Evict the least worthy connection for a newcomer; None if nobody has to go for it.
 
         The class decides whether somebody of less worth is there at all. If these are all too
@@ -416,9 +459,10 @@ class ConnectionTable(Generic[Key, Ticket]):
                 self._note_use(key, place, now)
                 rank = _Class(self._standing(place.peer), not place.is_inbound, place.is_busy)
                 ranked.setdefault(rank, []).append(key)
-        newcomer = _Class(standing, is_dialled, is_busy=False)
         lowest = min(ranked, default=newcomer)
-        if lowest > newcomer or (lowest == newcomer and standing is not Standing.UNKNOWN):
+        if lowest > newcomer:
+            return None
+        if lowest == newcomer and (newcomer.is_busy or newcomer.standing is not Standing.UNKNOWN):
             return None
         places, latest = self._places, now - limits.minimum_age
         old = [key for key in ranked.get(lowest, ()) if places[key].since <= latest]
@@ -431,10 +475,7 @@ class ConnectionTable(Generic[Key, Ticket]):
         place, limits = self._places[key], self._limits
         self._part(place, _State.EVICTED)
         self._evicted += 1
-        self._paused[place.peer] = now + limits.eviction_pause
-        self._paused.move_to_end(place.peer)
-        if len(self._paused) > MAX_PAUSED:
-            self._paused.popitem(last=False)
+        _remember(self._paused, place.peer, now + limits.eviction_pause, MAX_PAUSED)
         bound, setting = limits.connections, "limits.connections"
         return Evicted(key, f"it made room for another of {bound} connections (setting: {setting})")
 
@@ -446,6 +487,11 @@ class ConnectionTable(Generic[Key, Ticket]):
             del self._of_peer[place.peer]
         if place.prefix is not None:
             count_down(self._of_prefix, place.prefix)
+
+    def _was_used(self, key: Key, place: _Place) -> bool:
+        """Say whether it was in use when it was last looked at, or has been since then."""
+        usage = self._usage(key)
+        return place.is_busy or usage.is_busy or usage.streams != place.streams
 
     def _note_use(self, key: Key, place: _Place, now: float) -> None:
         place.is_busy, streams = self._usage(key)
@@ -467,7 +513,8 @@ class ConnectionTable(Generic[Key, Ticket]):
                 standing = Standing.UNKNOWN if peer is None else self._standing(peer)
                 if in_vain is not None and standing <= in_vain:
                     continue
-                victim = self._victim(standing, now, is_dialled=True)
+                newcomer = _Class(standing, is_dialled=True, is_busy=False)
+                victim = self._victim(newcomer, now)
                 if victim is None:
                     in_vain = standing
                     continue
@@ -482,6 +529,7 @@ class ConnectionTable(Generic[Key, Ticket]):
         late = [dial for dial, waiting in self._waiting.items() if waiting.until <= now]
         for dial in late:
             del self._waiting[dial]
+            self._expect_again(now)
         return [DialRefused(dial, self._full()) for dial in late]
 
     # Idle connections

@@ -508,7 +508,7 @@ class Swarm:
         if entry.is_ended:
             return
         entry.is_ended = True
-        self._table.leave(entry)
+        self._table.leave(entry, anyio.current_time())
         peer = entry.connection.remote_peer
         for address in [each for each, held in self._by_address.items() if held is entry]:
             del self._by_address[address]

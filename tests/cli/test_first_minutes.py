@@ -70,7 +70,12 @@ def test_a_key_that_this_account_may_not_read(isthmus, key, command, unprivilege
 @pytest.mark.parametrize(
     ("command", "part"),
     [(USES_THE_KEY[0], b""), (USES_THE_KEY[0], b"garbage")]
-    + [(command, b"the first half") for command in USES_THE_KEY],
+    + [(command, b"the first half") for command in USES_THE_KEY]
+    + [
+        pytest.param(command, part, marks=SLOW)
+        for command in USES_THE_KEY[1:]
+        for part in (b"", b"garbage")
+    ],
 )
 def test_a_key_that_is_damaged(isthmus, key, command, part):
     whole = key.read_bytes()
@@ -155,25 +160,32 @@ def test_an_address_that_was_meant_otherwise(isthmus, command, typed, meant):
     assert isthmus(*command, typed).complaint().endswith(f"; did you mean {meant}?")
 
 
-@pytest.mark.parametrize(
-    "typed",
-    [
-        "",
-        "192.0.2.7",
-        "peer.example",
-        "127.0.0.1:99999",
-        "/ip4/127.0.0.300/tcp/4001",
-        "/ip4/127.0.0.1/tcp",
-        "/ip4/127.0.0.1/tcp/http",
-        "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...",
-        "/zzz/1",
-    ],
-)
+NOBODY_CAN_GUESS = [
+    "",
+    "192.0.2.7",
+    "peer.example",
+    "127.0.0.1:99999",
+    "/ip4/127.0.0.300/tcp/4001",
+    "/ip4/127.0.0.1/tcp",
+    "/ip4/127.0.0.1/tcp/http",
+    "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...",
+    "/zzz/1",
+]
+GUESSED_AT_LISTEN = ("", "/ip4/127.0.0.1/tcp/http")
+
+
+@pytest.mark.parametrize("typed", NOBODY_CAN_GUESS)
 def test_an_address_that_nobody_can_guess(isthmus, typed):
     assert "; an address looks like /ip4/192.0.2.7/tcp/4001" in isthmus("ping", typed).complaint()
 
 
-@pytest.mark.parametrize("typed", ["", "/ip4/127.0.0.1/tcp/http"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        each if each in GUESSED_AT_LISTEN else pytest.param(each, marks=SLOW)
+        for each in NOBODY_CAN_GUESS
+    ],
+)
 def test_a_place_to_listen_that_nobody_can_guess(isthmus, typed):
     listen = isthmus("run", "--ephemeral", "--listen", typed).complaint()
     assert "; an address looks like /ip4/0.0.0.0/tcp/4001" in listen

@@ -213,7 +213,7 @@ def test_the_running_node_dials_where_it_is_told_to(running, peer):
     assert (found["peer_id"], found["dialled"], found["link"]) == (whom, True, None)
     assert running.daemon.event("connection_opened")["peer"] == whom
     # Again and again beside the connection that stands, which is left alone.
-    for _ in range(2):
+    for _ in range(5):
         found = running("why", whom, "--dial", "--json").json()
         assert (found["connected"], found["dialled"]) == (True, True)
         assert found["link"]["state"] == "connected"

@@ -10,6 +10,8 @@ from isthmus.node.inbound_streams import InboundStreams
 from isthmus.node.limits import (
     DRAIN_TIME,
     MAX_PAUSED,
+    MAX_RETURNING,
+    RETURN_TIME,
     SEARCH_PAUSE,
     BecameIdle,
     ConnectionTable,
@@ -128,10 +130,10 @@ def test_one_peer_and_one_prefix_have_their_share():
     it.come("friend", 0, host=1)
     it.come(6, 0, peer="c", host=2)
     # Who has left may come again, though its handlers still run.
-    it.table.leave(1)
-    it.table.leave(1)
+    it.table.leave(1, 0)
+    it.table.leave(1, 0)
     assert it.refused(7, 0, peer="d", host=1).setting == "limits.connections_per_prefix"
-    it.table.leave(4)
+    it.table.leave(4, 0)
     it.come(7, 0, peer="a", host=1)
     assert len(it.table) == 6
 
@@ -139,7 +141,7 @@ def test_one_peer_and_one_prefix_have_their_share():
 def test_what_has_left_counts_until_it_has_ended():
     it = Fixture(connections=1)
     it.come("a", 0)
-    it.table.leave("a")
+    it.table.leave("a", 0)
     assert it.refused("b", 100).setting == "limits.connections"
     it.table.ended("a", 100)
     assert it.table.ended("a", 100) == []
@@ -208,6 +210,89 @@ def test_strangers_push_out_idle_strangers_only():
     # A search in vain is not repeated at once.
     it.refused("stranger", 1000 + SEARCH_PAUSE / 2)
     assert evicted(it.come("stranger", 1000 + SEARCH_PAUSE)) == ["busy"]
+
+
+def test_strangers_leave_the_next_place_to_those_turned_away_who_are_worth_more():
+    it = Fixture(connections=1, minimum_age=60)
+    it.standing["known"] = Standing.KNOWN
+    it.come("a", 0)
+    it.refused("known", 59)
+    assert it.refused("b", 61).setting == "limits.connections"
+    assert evicted(it.come("known", 62)) == ["a"]
+
+    # Not for ever: he may not come again.
+    it = Fixture(connections=1, minimum_age=60)
+    it.standing["known"] = Standing.KNOWN
+    it.come("a", 0)
+    it.refused("known", 59)
+    it.refused("b", 118.9)
+    assert evicted(it.come("b", 119)) == ["a"]
+
+
+def test_strangers_leave_the_next_place_to_a_dial_that_waited_in_vain():
+    it = Fixture(connections=1, minimum_age=60, dial_wait=30)
+    it.come("a", 0)
+    it.table.request_dial("dial", None, Priority.LOW, 29)
+    (refused,) = it.table.handle_timeout(59)
+    assert isinstance(refused, DialRefused)
+    it.refused("b", 61)
+    events = it.table.request_dial("again", None, Priority.LOW, 62)
+    assert evicted(events) == ["a"]
+    assert DialAllowed("again") in events
+
+
+def test_who_was_in_use_when_the_connection_broke_comes_back_as_such():
+    it = Fixture(connections=2, minimum_age=60)
+    for name in ("in use", "used lately"):
+        it.come(name, 0)
+    it.uses |= {"in use": BUSY, "used lately": Usage(is_busy=False, streams=3)}
+    for name in ("in use", "used lately"):
+        it.table.ended(name, 10)
+    it.come("a", 11)
+    it.come("b", 12)
+    it.refused("in use", 70, peer="in use")
+    it.refused("c", 71)  # though "a" is old enough: the better one is expected
+    assert evicted(it.come("in use again", 72, peer="in use")) == ["b"]
+    it.uses["in use again"] = BUSY
+    it.table.ended("b", 72)
+    it.standing["known"] = Standing.KNOWN
+    for name in ("a", "in use again"):
+        it.table.hold(name, "call")
+    it.refused("known", 600)
+    it.table.release("a", "call")
+    it.refused("c", 601)
+    assert evicted(it.come("used again", 609, peer="used lately")) == ["a"]
+
+
+def test_who_was_in_use_is_forgotten_in_time_and_pushes_out_nobody_in_use():
+    for uses, now in (({"a": BUSY}, 100), ({}, 10 + RETURN_TIME)):
+        it = Fixture(connections=1)
+        it.come("was in use", 0)
+        it.uses["was in use"] = BUSY
+        it.table.ended("was in use", 10)
+        it.come("a", 11)
+        it.uses |= uses
+        it.standing["known"] = Standing.KNOWN
+        it.table.hold("a", "call")
+        it.refused("known", now - 1)  # strangers stand behind him from now on
+        it.table.release("a", "call")
+        it.refused("again", now, peer="was in use")
+
+
+def test_only_so_many_who_were_in_use_are_remembered():
+    it = Fixture(connections=1)
+    for number in range(MAX_RETURNING + 1):
+        it.come(number, 0)
+        it.uses[number] = BUSY
+        it.table.ended(number, 0)
+    assert len(it.table._returning) == MAX_RETURNING
+    it.come("a", 0)
+    it.table.hold("a", "call")
+    it.standing["known"] = Standing.KNOWN
+    it.refused("known", 90)
+    it.table.release("a", "call")
+    it.refused("first", 100, peer=0)
+    assert evicted(it.come("second", 101, peer=1)) == ["a"]
 
 
 def test_friends_do_not_push_out_each_other():

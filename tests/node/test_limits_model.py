@@ -13,6 +13,7 @@ from isthmus.node.config import LimitsConfig
 from isthmus.node.limits import (
     LEAVING_PART,
     LOOKS,
+    RETURN_TIME,
     BecameIdle,
     ConnectionTable,
     DialAllowed,
@@ -38,6 +39,8 @@ LIMITS = LimitsConfig(
     idle_timeout=200,
 )
 STRANGERS = 6
+STRANGER = (Standing.UNKNOWN, False, False)
+"""The least worth."""
 PEERS = 12
 PREFIXES = 4
 PAUSES = st.integers(1, 50)
@@ -84,6 +87,8 @@ class TableMachine(RuleBasedStateMachine):
         self.held: dict[int, Held] = {}
         self.asked: dict[int, Asked] = {}
         self.paused: dict[int, float] = {}
+        self.returning: dict[int, float] = {}
+        self.expected_until = -inf
         self.table: ConnectionTable[int, int] = ConnectionTable(
             LIMITS, standing=self.standing_of, usage=self.usage, is_wanted=lambda peer: peer == 0
         )
@@ -113,7 +118,7 @@ class TableMachine(RuleBasedStateMachine):
         each = self.held[key]
         return (self.standing_of(each.peer), not each.is_inbound, each.is_busy)
 
-    def candidates(self, standing: Standing, *, is_dialled: bool) -> list[int]:
+    def candidates(self, newcomer: tuple[int, bool, bool]) -> list[int]:
         """Who may have to go for a newcomer."""
         if len(self.among("evicted")) >= max(1, LIMITS.connections // LEAVING_PART):
             return []
@@ -121,8 +126,7 @@ class TableMachine(RuleBasedStateMachine):
         if not standing_there:
             return []
         lowest = min(map(self.worth, standing_there))
-        newcomer = (standing, is_dialled, False)
-        if lowest > newcomer or (lowest == newcomer and standing):
+        if lowest > newcomer or (lowest == newcomer and newcomer > STRANGER):
             return []
         return [
             key
@@ -182,7 +186,9 @@ class TableMachine(RuleBasedStateMachine):
                     is_late = gone.until <= self.now
                     expected = "connections" if is_late else "waiting_dials"
                     assert error.setting == f"limits.{expected}"
-                    if not is_late:
+                    if is_late:
+                        self.expected_until = self.now + LIMITS.minimum_age
+                    else:
                         rest = [self.asked[other] for other in self.waiting()]
                         assert len(rest) == LIMITS.waiting_dials
                         assert all(turn(each) < turn(gone) for each in rest)
@@ -231,17 +237,22 @@ class TableMachine(RuleBasedStateMachine):
         self.number += 1
         key = self.number
         setting, may_push = self.refusal(peer, host)
-        rivals = self.candidates(self.standing_of(peer), is_dialled=False) if may_push else []
+        newcomer = (self.standing_of(peer), False, self.returning.get(peer, -inf) > self.now)
+        is_behind = newcomer == STRANGER and self.now < self.expected_until
+        rivals = self.candidates(newcomer) if may_push and not is_behind else []
         address = Multiaddr.parse(f"/ip4/192.0.2.{host}/tcp/1")
         if setting and not rivals:
             with pytest.raises(LimitExceeded) as caught:
                 self.table.admit(key, peer, address, is_inbound=True, now=self.now)
             assert caught.value.setting == setting
+            if setting == "limits.connections" and newcomer > STRANGER:
+                self.expected_until = self.now + LIMITS.minimum_age
             return
         events = self.table.admit(key, peer, address, is_inbound=True, now=self.now)
         assert [event.key in rivals for event in events] == ([True] if setting else [])
         self.take(events)
         self.paused.pop(peer, None)
+        self.returning.pop(peer, None)
         self.held[key] = Held(peer, host, is_inbound=True, since=self.now)
 
     @rule(pause=PAUSES, peer=st.integers(1, PEERS), priority=st.sampled_from(Priority))
@@ -270,6 +281,7 @@ class TableMachine(RuleBasedStateMachine):
             key, address = self.number, Multiaddr.parse("/ip4/192.0.2.9/tcp/1")
             assert self.table.admit(key, each.peer, address, is_inbound=False, now=self.now) == []
             self.paused.pop(each.peer, None)
+            self.returning.pop(each.peer, None)
             self.held[key] = Held(each.peer, 9, is_inbound=False, since=self.now)
         self.take(self.table.dial_ended(dial, self.now))
 
@@ -277,16 +289,24 @@ class TableMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def leave(self, data) -> None:
         key = data.draw(st.sampled_from(sorted(self.held)))
-        self.table.leave(key)
-        if self.held[key].state == "standing":
-            self.held[key].state = "leaving"
+        self.part(key)
+        self.table.leave(key, self.now)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def end(self, data) -> None:
         key = data.draw(st.sampled_from(sorted(self.held)))
+        self.part(key)
+        events = self.table.ended(key, self.now)
         del self.held[key]
-        self.take(self.table.ended(key, self.now))
+        self.take(events)
+
+    def part(self, key: int) -> None:
+        each = self.held[key]
+        if each.state == "standing":
+            if each.is_busy or each.streams != each.noticed:
+                self.returning[each.peer] = self.now + RETURN_TIME
+            each.state = "leaving"
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), is_busy=st.booleans())

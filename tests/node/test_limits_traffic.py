@@ -117,26 +117,31 @@ class Traffic:
         await self.swarm.accept(connection)
         return None if connection.is_closed else connection
 
+    async def pass_by(self) -> set[PeerId]:
+        """Let the traffic and the calm pass; return who is connected at the end."""
+        with unwrap_group():
+            async with anyio.create_task_group() as tasks:
+                self.swarm.start(tasks)
+                for peer in PEERS:
+                    tasks.start_soon(self.live, peer)
+                await anyio.sleep(TRAFFIC)
+                self.is_calm = True
+                await anyio.sleep(CALM)
+                there = {entry.connection.remote_peer for entry in self.swarm.entries}
+                tasks.cancel_scope.cancel()
+        return there
 
-async def test_the_twenty_most_valuable_stay(seed):
-    it = Traffic(seed)
-    with unwrap_group():
-        async with anyio.create_task_group() as tasks:
-            it.swarm.start(tasks)
-            for peer in PEERS:
-                tasks.start_soon(it.live, peer)
-            await anyio.sleep(TRAFFIC)
-            it.is_calm = True
-            await anyio.sleep(CALM)
-            there = {entry.connection.remote_peer for entry in it.swarm.entries}
-            tasks.cancel_scope.cancel()
-    assert there == set(WORTHY)
-    peers = [peer for peer, _ in it.evicted]
-    assert peers, "nobody had to make room, so that nothing was tried"
-    assert len(set(peers)) == len(peers), "somebody was evicted twice"
-    assert min(age for _, age in it.evicted) >= LIMITS.minimum_age
-    assert not set(peers) & set(WORTHY)
-    # Those who are turned away are told why, and dials wait instead of failing.
-    settings = {event.setting for event in it.events if isinstance(event, ConnectionRefused)}
-    assert settings <= {"limits.connections", "limits.eviction_pause"}
-    assert max(it.waits) <= LIMITS.dial_wait + 1
+
+async def test_the_twenty_most_valuable_stay(seed, scaled):
+    for number in range(scaled(100)):
+        it = Traffic(seed + number)
+        assert await it.pass_by() == set(WORTHY), seed + number
+        peers = [peer for peer, _ in it.evicted]
+        assert peers, "nobody had to make room, so that nothing was tried"
+        assert len(set(peers)) == len(peers), "somebody was evicted twice"
+        assert min(age for _, age in it.evicted) >= LIMITS.minimum_age
+        assert not set(peers) & set(WORTHY)
+        # Those who are turned away are told why, and dials wait instead of failing.
+        settings = {event.setting for event in it.events if isinstance(event, ConnectionRefused)}
+        assert settings <= {"limits.connections", "limits.eviction_pause"}
+        assert max(it.waits) <= LIMITS.dial_wait + 1
