@@ -10,7 +10,7 @@ from anyio.abc import ByteStream
 from ...transports.core.errors import RelayLimitReached
 from ...transports.core.interfaces import PathAttribute
 from ...transports.sockets import FastStream
-from ...transports.yamux.nested import FastWay
+from ...transports.yamux.nested import FRAME, FastWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -135,7 +135,7 @@ class CircuitStream(ByteStream):
 class FastCircuitStream(CircuitStream, FastStream):
     """The same, where the stream to the relay has a fast way."""
 
-    keeps_data = True
+    record = FRAME
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from ..core.errors import ConnectionClosed, LimitExceeded, P2PError, unwrap_group
 from ..core.interfaces import ConnectionStatistics, Priority
+from ..noise.wire import OVERHEAD
 from ..sockets import FastStream
 from ..wakeup import Flag, Waiters, new_wakeup
 from .events import (
@@ -63,7 +64,7 @@ CLOSE_TIMEOUT = 1.0
 LINGER_TIME = 0.3
 LINGER_ROUND_TRIPS = 3
 
-_record_buffer = bytearray(RECORD + 18)
+_record_buffer = bytearray(RECORD + OVERHEAD)
 _record_view = memoryview(_record_buffer)
 
 
@@ -412,11 +413,13 @@ class YamuxConnection:
         machine, now, budget = self.machine, self._last_flush, FLUSH_SIZE
         if not leave or machine.queued >= WORTH_SENDING:
             self._in_bulk = machine.queued >= WORTH_SENDING
-        while record := machine.data_to_send(RECORD, now):
-            if sock.keeps_data:
-                data = memoryview(self._session.seal(record))
-            else:
+        largest = RECORD if sock.record is None else sock.record - OVERHEAD
+        while record := machine.data_to_send(largest, now):
+            if sock.record is None:
                 data = _record_view[: self._session.seal_into(record, _record_buffer)]
+            else:
+                data = memoryview(bytearray(len(record) + OVERHEAD))
+                self._session.seal_into(record, data)
             size = len(data)
             if self._ahead:
                 data, self._ahead = memoryview(self._ahead + data), b""
@@ -424,7 +427,8 @@ class YamuxConnection:
             sent = (sock.send_last_nowait if is_last else sock.send_nowait)(data)
             self._bytes_sent += size
             if sent < len(data):
-                self._unsent = memoryview(bytes(data[sent:]))
+                rest = data[sent:]
+                self._unsent = memoryview(bytes(rest)) if sock.record is None else rest
                 self.wake_writer()
                 return
             budget -= size

@@ -6,9 +6,10 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
+from ..core.errors import RemoteProtocolError
 from ..scheduler import Flow
 from .buffer import ReceiveBuffer
-from .wire import INITIAL_WINDOW
+from .wire import INITIAL_WINDOW, MAX_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +86,7 @@ class StreamState:
         "grown_rate",
         "id",
         "is_remote",
+        "keeps_frames",
         "opened_at",
         "owner",
         "pace",
@@ -115,6 +117,7 @@ class StreamState:
         self.queued = 0
         self.credit = INITIAL_WINDOW
         self.stalled = False  # `send` took less than it was given
+        self.keeps_frames = False  # what is given at a time goes into one frame, where it can
         self.fin_queued = False
         self.fin_sent = False
         self.bytes_sent = 0
@@ -158,6 +161,29 @@ class StreamState:
             most = SEND_QUEUE if self.step is None else 2 * self.step
         return max(most - self.queued, 0)
 
+    def fit(self, data: memoryview, connection_queued: int) -> memoryview:
+        """Return the part of `data` that may be queued now, and note if that is not all.
+
+        Of a stream that keeps frames all or nothing: the queue holds one frame more at the most.
+        """
+        room = self.queue_room(connection_queued)
+        if len(data) <= room or (room and self.keeps_frames):
+            return data
+        self.stalled = True
+        return data[:room]
+
+    def next_frame(self, room: int, *, is_first: bool) -> int:
+        """Return the size of the next frame; 0 for one that is better whole in a later record."""
+        length = min(room, self.queued, self.credit)
+        if not self.keeps_frames or length == self.queued:
+            return length
+        whole = 0
+        for each in self.queue:
+            if whole + len(each) > length:
+                break
+            whole += len(each)
+        return whole or (length if is_first or length == self.credit else 0)
+
     def take_frame(self, size: int) -> list[memoryview]:
         """Remove exactly `size` queued bytes, as slices that are not copied."""
         self.queued -= size
@@ -177,6 +203,20 @@ class StreamState:
             parts.append(head)
             size -= len(head)
         return parts
+
+    def add_credit(self, credit: int) -> None:
+        """Take credit from the peer; raises RemoteProtocolError for more than 2^32 bytes."""
+        self.credit += credit
+        if self.credit > MAX_WINDOW:
+            raise RemoteProtocolError(f"stream {self.id} was granted more than 2^32 bytes")
+
+    def use_grant(self, size: int) -> None:
+        """Account for a frame that comes in; raises RemoteProtocolError beyond what was granted."""
+        if size > self.granted:
+            raise RemoteProtocolError(
+                f"{size} bytes on stream {self.id}, which has credit for {self.granted}"
+            )
+        self.granted -= size
 
     def drop_queue(self) -> None:
         """Forget what was given to send."""

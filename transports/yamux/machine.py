@@ -40,7 +40,6 @@ from .wire import (
     HEADER_SIZE,
     INITIAL_WINDOW,
     MAX_STREAM_ID,
-    MAX_WINDOW,
     PING,
     RST,
     SYN,
@@ -155,10 +154,7 @@ class YamuxMachine:
         """
         if stream.fin_queued or stream.reset_code is not None:
             raise LocalProtocolError("the stream's sending side is closed")
-        room = stream.queue_room(self.queued)
-        if len(data) > room:
-            stream.stalled = True
-            data = data[:room]
+        data = stream.fit(data, self.queued)
         if len(data):
             stream.queue.append(data)
             stream.queued += len(data)
@@ -178,11 +174,14 @@ class YamuxMachine:
         """Remove up to `max_bytes` received bytes, and grant credit when it is due."""
         self._table.count(stream, -min(max_bytes, len(stream.received)))
         data = stream.received.take(max_bytes)
-        if not stream.remote_fin and stream.reset_code is None:
-            may_grow = self._table.grown + stream.window <= self.config.receive_budget
-            credit = stream.replenish(now, self.inflight.min_rtt, may_grow=may_grow)
-            if credit:
-                self._announce[stream] = self._announce.get(stream, 0) + credit
+        self._grant(stream, now)
+        return data
+
+    def take_piece(self, stream: StreamState, max_bytes: int, now: float) -> memoryview:
+        """Do the same with what came in one frame, without a copy; there must be something."""
+        self._table.count(stream, -min(max_bytes, stream.received.first))
+        data = stream.received.take_piece(max_bytes)
+        self._grant(stream, now)
         return data
 
     def unread(self, stream: StreamState, data: bytes) -> None:
@@ -393,7 +392,8 @@ class YamuxMachine:
             if flow is None:
                 break
             stream = cast("StreamState", flow.owner)
-            length = min(room, stream.queued, stream.credit)
+            if not (length := stream.next_frame(room, is_first=not size)):
+                break
             if length > largest and scheduler.ready > 1:
                 length = largest
             parts.append(HEADER.pack(VERSION, DATA, stream.flags, stream.id, length))
@@ -439,6 +439,12 @@ class YamuxMachine:
             self._remove(stream)
 
     # Receiving
+
+    def _grant(self, stream: StreamState, now: float) -> None:
+        if not stream.remote_fin and stream.reset_code is None:
+            may_grow = self._table.grown + stream.window <= self.config.receive_budget
+            if credit := stream.replenish(now, self.inflight.min_rtt, may_grow=may_grow):
+                self._announce[stream] = self._announce.get(stream, 0) + credit
 
     def _parse(self, data: bytes, now: float) -> None:
         if self._partial:
@@ -493,11 +499,7 @@ class YamuxMachine:
 
     def _begin_body(self, stream: StreamState | None, flags: int, length: int) -> None:
         if stream is not None:
-            if length > stream.granted:
-                raise RemoteProtocolError(
-                    f"{length} bytes on stream {stream.id}, which has credit for {stream.granted}"
-                )
-            stream.granted -= length
+            stream.use_grant(length)
         self._guard.exchanged += 1
         self._body_left, self._body_stream, self._body_flags = length, stream, flags
 
@@ -522,9 +524,7 @@ class YamuxMachine:
         return stream
 
     def _receive_credit(self, stream: StreamState, credit: int) -> None:
-        stream.credit += credit
-        if stream.credit > MAX_WINDOW:
-            raise RemoteProtocolError(f"stream {stream.id} was granted more than 2^32 bytes")
+        stream.add_credit(credit)
         if stream.queued:
             self._scheduler.join(stream.flow)
 

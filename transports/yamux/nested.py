@@ -13,12 +13,18 @@ from anyio.lowlevel import checkpoint
 
 from ..core.interfaces import Priority
 from ..wakeup import Flag
+from .driver import RECORD
 from .stream import YamuxStream
+from .wire import HEADER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.interfaces import Stream
+
+FRAME = RECORD - HEADER_SIZE
+"""Bytes of a frame that has a record for itself. A record of the connection above that is no larger
+is cut nowhere, so that nobody has to put it together again."""
 
 READ_SIZE = 262_144
 """Bytes that are handed on at a time, as many as are read from a socket."""
@@ -30,6 +36,7 @@ class FastWay:
     def __init__(self, stream: YamuxStream) -> None:
         self._stream = stream
         self._machine = stream.connection.machine
+        stream.state.keeps_frames = True
         self._handler: Callable[[memoryview], bool] | None = None
         self._done = Flag()
         self._error: Exception | None = None
@@ -47,10 +54,7 @@ class FastWay:
         """Queue what there is room for and return how much that was."""
         stream = self._stream
         stream.check_sendable()
-        view = memoryview(data)
-        if not view.readonly:
-            view = memoryview(bytes(view))
-        sent = self._machine.send(stream.state, view)
+        sent = self._machine.send(stream.state, memoryview(data))
         stream.connection.poke(is_urgent=stream.state.priority is Priority.HIGH)
         return sent
 
@@ -121,8 +125,8 @@ class FastWay:
             if stream.is_closed:
                 self._end(anyio.ClosedResourceError())
             elif state.received:
-                data = self._machine.take(state, self._most(), stream.connection.clock())
-                if not self._handler(memoryview(data)):
+                data = self._machine.take_piece(state, self._most(), stream.connection.clock())
+                if not self._handler(data):
                     self._end(None, has_enough=True)
             elif state.remote_fin:
                 self._end(None)
