@@ -9,7 +9,7 @@ from typing import cast
 # single bytes costs little more memory than it sends.
 PIECE = 4096
 # A slice of a record is kept, and not a copy, where it is this part of the record or more: what a
-# peer makes us hold is a seventh more than what is counted at the most.
+# peer makes us hold is a seventh more than what is counted, or twice what is left of a piece.
 KEPT_PART = 7 / 8
 
 

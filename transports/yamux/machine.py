@@ -9,7 +9,7 @@ dead: it sends its go-away and nothing else.
 from __future__ import annotations
 
 from math import inf
-from typing import cast
+from typing import TypeAlias, cast
 
 from ..core.errors import LocalProtocolError, RemoteProtocolError
 from ..core.interfaces import Priority, Side
@@ -58,6 +58,8 @@ LARGEST_FRAME = 16_350
 ACK_DELAY = 0.005
 # Pongs and resets that may wait for the socket; beyond, reading waits too (see `is_congested`).
 MAX_CONTROL = 64
+
+_Parts: TypeAlias = "list[bytes | bytearray | memoryview]"
 
 
 class YamuxMachine:
@@ -156,8 +158,7 @@ class YamuxMachine:
             raise LocalProtocolError("the stream's sending side is closed")
         data = stream.fit(data, self.queued)
         if len(data):
-            stream.queue.append(data)
-            stream.queued += len(data)
+            stream.enqueue(data)
             self.queued += len(data)
             if stream.credit > 0:
                 self._scheduler.join(stream.flow)
@@ -344,7 +345,7 @@ class YamuxMachine:
             return go_away(self._go_away)
         if self._dead:
             return b""
-        parts: list[bytes | memoryview] = []
+        parts: _Parts = []
         inflight = self.inflight
         lowest, room = LOWEST_RANK, max_bytes
         if not self._table.is_mixed:
@@ -364,7 +365,7 @@ class YamuxMachine:
 
     # Sending
 
-    def _put_control(self, parts: list[bytes | memoryview], room: int) -> int:
+    def _put_control(self, parts: _Parts, room: int) -> int:
         """Pongs and resets, then window updates and flags that have no data to ride on."""
         size = 0
         while self._control and size + HEADER_SIZE <= room:
@@ -384,7 +385,7 @@ class YamuxMachine:
         return size
 
     def _put_frames(
-        self, parts: list[bytes | memoryview], size: int, max_bytes: int, largest: int, lowest: int
+        self, parts: _Parts, size: int, max_bytes: int, largest: int, lowest: int
     ) -> int:
         scheduler = self._scheduler
         while (room := max_bytes - size - HEADER_SIZE) > 0:
@@ -392,10 +393,11 @@ class YamuxMachine:
             if flow is None:
                 break
             stream = cast("StreamState", flow.owner)
-            if not (length := stream.next_frame(room, is_first=not size)):
+            most = largest if scheduler.ready > 1 else max_bytes
+            # Where frames have to be short anyway, records are filled all the same.
+            if not (length := stream.next_frame(room, may_cut=not size or most < max_bytes)):
                 break
-            if length > largest and scheduler.ready > 1:
-                length = largest
+            length = min(length, most)
             parts.append(HEADER.pack(VERSION, DATA, stream.flags, stream.id, length))
             stream.flags = 0
             parts += stream.take_frame(length)
@@ -417,7 +419,7 @@ class YamuxMachine:
             size += self._put_control(parts, max_bytes - size)
         return size
 
-    def _put_acks(self, parts: list[bytes | memoryview], size: int, max_bytes: int) -> int:
+    def _put_acks(self, parts: _Parts, size: int, max_bytes: int) -> int:
         """Acknowledgements that found no data to ride on go along in a frame of their own."""
         while self._acks and size + HEADER_SIZE <= max_bytes:
             stream, _ = self._acks.popitem()
@@ -428,8 +430,7 @@ class YamuxMachine:
         return size
 
     def _send_ping(self) -> int:
-        value = self._next_ping
-        self._next_ping = (value + 1) & 0xFFFF_FFFF
+        value, self._next_ping = self._next_ping, (self._next_ping + 1) & 0xFFFF_FFFF
         self._control.append(ping(SYN, value))
         return value
 
@@ -525,7 +526,7 @@ class YamuxMachine:
 
     def _receive_credit(self, stream: StreamState, credit: int) -> None:
         stream.add_credit(credit)
-        if stream.queued:
+        if stream.is_sendable:
             self._scheduler.join(stream.flow)
 
     def _receive_end(self, stream: StreamState, flags: int, code: int) -> None:

@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from ..core.interfaces import Priority
 from ..wakeup import Flag
-from .driver import RECORD
+from .records import RECORD
 from .stream import YamuxStream
 from .wire import HEADER_SIZE
 
@@ -36,7 +36,6 @@ class FastWay:
     def __init__(self, stream: YamuxStream) -> None:
         self._stream = stream
         self._machine = stream.connection.machine
-        stream.state.keeps_frames = True
         self._handler: Callable[[memoryview], bool] | None = None
         self._done = Flag()
         self._error: Exception | None = None
@@ -54,6 +53,7 @@ class FastWay:
         """Queue what there is room for and return how much that was."""
         stream = self._stream
         stream.check_sendable()
+        stream.state.keeps_frames = True
         sent = self._machine.send(stream.state, memoryview(data))
         stream.connection.poke(is_urgent=stream.state.priority is Priority.HIGH)
         return sent
@@ -81,7 +81,11 @@ class FastWay:
         if most is not None:
             self._most = most
         while self._stream.is_negotiating:
-            if not handler(memoryview(await self._stream.receive(self._most()))):
+            try:
+                data = await self._stream.receive(self._most())
+            except anyio.EndOfStream:
+                return False
+            if not handler(memoryview(data)):
                 return True
         self._handler = handler
         self._stream.on_news = self._hand_on

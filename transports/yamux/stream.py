@@ -11,6 +11,7 @@ from ..core.errors import StreamReset
 from ..core.interfaces import Priority, Stream, StreamStatistics
 from ..turns import MIN_TURN, next_turn
 from ..wakeup import Waiters
+from .buffer import PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -145,7 +146,11 @@ class YamuxStream(Stream):
     def wake_reader(self) -> None:
         """Let `receive` look again."""
         if self.on_news is not None:
-            self.on_news()
+            held_back = self.connection.held_back
+            if held_back is None or len(self.state.received) >= PIECE:
+                self.on_news()
+            else:
+                held_back.append(self)
         elif self._readers:
             self._readers.wake_all()
 
