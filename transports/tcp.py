@@ -37,9 +37,10 @@ BACKLOG = 1024
 EXHAUSTED_PAUSE = 0.1
 # What the kernel may hold unsent: enough to keep it busy, little enough to choose late.
 NOTSENT_LOWAT = 16_384
-# Within a machine that is two records, a quarter of a millisecond: with less than one, which BBR
-# holds back now and then, the sender sleeps while the receiver has a core for itself.
-LOOPBACK_NOTSENT_LOWAT = 131_072
+# Within a machine it is a record, some 30 us: with less, and BBR holds back that much now and then,
+# a sender sleeps over the rest of each, while the receiver has nothing to do. With two, what is
+# urgent waits longer behind bulk than that gains.
+LOOPBACK_NOTSENT_LOWAT = 65_536
 _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # Linux looks at this option also of sockets that are bound, so that a listener may get it once it
