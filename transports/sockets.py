@@ -79,9 +79,13 @@ class FastStream(ByteStream):
     Each direction serves one task, and either the fast way or the plain one at a time.
     """
 
+    record: int | None = None
+    """Bytes at a time that suit a path which keeps what `send_nowait` was given, so that this must
+    not change any more; None if it keeps nothing, and any number will do."""
+
     @abstractmethod
     def send_nowait(self, data: memoryview | bytes) -> int:
-        """Send what can go now and return how much that was; keeps no reference to `data`.
+        """Send what can go now and return how much that was; keeps `data` if it has a `record`.
 
         Raises BrokenResourceError when the path is gone.
         """

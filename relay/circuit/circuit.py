@@ -9,6 +9,8 @@ from anyio.abc import ByteStream
 
 from ...transports.core.errors import RelayLimitReached
 from ...transports.core.interfaces import PathAttribute
+from ...transports.sockets import FastStream
+from ...transports.yamux.nested import FRAME, FastWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -125,6 +127,78 @@ class CircuitStream(ByteStream):
         """Wait until this side has ended the circuit."""
         await self._is_closed.wait()
 
-    def _explain(self, error: Exception) -> None:
+    def _explain(self, error: Exception | None) -> None:
         if self._limit is not None and (reached := self._limit.reached()) is not None:
             raise reached from error
+
+
+class FastCircuitStream(CircuitStream, FastStream):
+    """The same, where the stream to the relay has a fast way."""
+
+    record = FRAME
+
+    def __init__(
+        self,
+        stream: Stream,
+        way: FastWay,
+        limit: CircuitLimit | None,
+        *,
+        peer: PeerId | None = None,
+    ) -> None:
+        super().__init__(stream, limit, peer=peer)
+        self._way = way
+
+    def send_nowait(self, data: memoryview | bytes) -> int:
+        """Queue what the stream has room for, and return how much that was."""
+        try:
+            sent = self._way.send_nowait(data)
+        except anyio.BrokenResourceError as error:
+            self._explain(error)
+            raise
+        if self._limit is not None:
+            self._limit.count(sent)
+        return sent
+
+    def end_sending(self) -> None:
+        """Say that nothing more will be sent."""
+        self._way.end_sending()
+
+    async def wait_writable(self) -> None:
+        """Wait until the stream has room."""
+        await self._way.wait_writable()
+
+    async def receive_each(self, handler: Callable[[memoryview], bool]) -> None:
+        """Call `handler` with what arrives until the circuit ends, or it returns False."""
+        limit = self._limit
+
+        def counted(data: memoryview) -> bool:
+            if limit is not None:
+                limit.count(len(data))
+            return handler(data)
+
+        try:
+            await self._way.receive_each(counted)
+        except anyio.BrokenResourceError as error:
+            self._explain(error)
+            raise
+        self._explain(None)
+
+    @property
+    def is_reading_paused(self) -> bool:
+        return self._way.is_paused
+
+    def pause_reading(self) -> None:
+        self._way.pause()
+
+    def resume_reading(self) -> None:
+        self._way.resume()
+
+
+def circuit_stream(
+    stream: Stream, limit: CircuitLimit | None, *, peer: PeerId | None = None
+) -> CircuitStream:
+    """Return the end of a circuit that a stream to a relay has become."""
+    way = FastWay.of(stream)
+    if way is None:
+        return CircuitStream(stream, limit, peer=peer)
+    return FastCircuitStream(stream, way, limit, peer=peer)

@@ -16,6 +16,7 @@ import anyio
 from ...transports.core.codes import StreamCode
 from ...transports.core.errors import P2PError, StreamReset, unwrap_group
 from ...transports.wakeup import new_wakeup
+from ...transports.yamux.nested import FastWay
 from .fairness import FairShare
 from .limits import Allowance
 
@@ -143,24 +144,25 @@ class Splice:
     async def _carry(self, origin: Stream, sink: Stream, moved: Callable[[int], None]) -> None:
         """Carry one direction to its end."""
         limits, turns, clock = self._limits, self._turns, self._clock
-        share, source, count = turns.share, self._circuit.source, self._count
+        share, source = turns.share, self._circuit.source
         allowance = Allowance(total=limits.circuit_bytes, rate=limits.circuit_rate, now=clock())
         rate = limits.circuit_rate or inf
+
+        def note(size: int) -> None:
+            moved(size)
+            self._count(size, now := clock())
+            allowance.spend(size, now)
+
+        passage = _Passage(origin, sink, allowance, share, source, note)
         try:
             while not allowance.is_spent:
-                if (pace := min(share.rate(source, clock()), rate)) < inf:
+                pace = min(share.rate(source, clock()), rate)
+                if pace < inf:
                     # What the two send is to wait at them, not in the queues of the line.
                     origin.move_in_steps(share.chunk, pace)
-                chunk = await origin.receive(allowance.most(share.chunk))
-                await sink.send(chunk)
-                size, now = len(chunk), clock()
-                moved(size)
-                count(size, now)
-                allowance.spend(size, now)
-                if not share.spend(source, size):
+                if not await passage.move(is_paced=pace < inf):
                     await turns.wait(source)
-                    now = clock()
-                if (wait := allowance.ready_at(now) - now) > 0:
+                if (wait := allowance.ready_at(now := clock()) - now) > 0:
                     await anyio.sleep(wait)
             self._stop(CircuitEnd.BYTES)
         except anyio.EndOfStream:
@@ -189,6 +191,68 @@ class Splice:
 
     def _to_source(self, size: int) -> None:
         self._circuit.bytes_to_source += size
+
+
+class _Passage:
+    """Moves the chunks of one direction.
+
+    `note` is told of each that has passed. Where neither a rate nor a bandwidth is set, chunks pass
+    in the turn of the loop in which they arrive, as long as the sink takes them.
+    """
+
+    def __init__(
+        self,
+        origin: Stream,
+        sink: Stream,
+        allowance: Allowance,
+        share: FairShare[PeerId, Wakeup],
+        source: PeerId,
+        note: Callable[[int], None],
+    ) -> None:
+        self._origin = origin
+        self._sink = sink
+        self._allowance = allowance
+        self._share = share
+        self._source = source
+        self._note = note
+        self._from, self._to = FastWay.of(origin), FastWay.of(sink)
+        self._rest: memoryview | None = None
+        self._size = 0
+        self._may_go_on = True
+
+    async def move(self, *, is_paced: bool) -> bool:
+        """Move a chunk, or as many as may pass at once; False if others have their turn then.
+
+        Raises EndOfStream, and what the streams raise.
+        """
+        if is_paced or self._from is None or self._to is None:
+            chunk = await self._origin.receive(self._most())
+            await self._sink.send(chunk)
+            self._size = len(chunk)
+        else:
+            if not await self._from.receive_each(self._pass_on, self._most):
+                raise anyio.EndOfStream
+            if self._rest is None:
+                # Counted already.
+                return self._may_go_on
+            rest, self._rest = self._rest, None
+            await self._sink.send(bytes(rest))
+        self._note(self._size)
+        return self._share.spend(self._source, self._size)
+
+    def _most(self) -> int:
+        return self._allowance.most(self._share.chunk)
+
+    def _pass_on(self, chunk: memoryview) -> bool:
+        """Move a chunk at once; False if the next one is not to follow at once."""
+        assert self._to is not None
+        sent, self._size = self._to.send_nowait(chunk), len(chunk)
+        if sent < self._size:
+            self._rest = chunk[sent:]
+            return False
+        self._note(self._size)
+        self._may_go_on = self._share.spend(self._source, self._size)
+        return self._may_go_on and not self._allowance.is_spent
 
 
 _BROKEN = (P2PError, anyio.BrokenResourceError, anyio.ClosedResourceError)

@@ -26,7 +26,7 @@ from ...transports.core.errors import (
 from ...transports.core.interfaces import AddressesChanged, Doorkeeper, RawListener
 from ...transports.sockets import loop_clock
 from .addresses import ANY_RELAY, CIRCUIT, CircuitAddress, behind
-from .circuit import CircuitLimit, CircuitStream
+from .circuit import CircuitLimit, CircuitStream, circuit_stream
 from .exchange import receive_stop
 from .reserving import connect
 from .wire import HOP_PROTOCOL, STOP_PROTOCOL, Status, StopMessage, StopType
@@ -153,7 +153,7 @@ class CircuitTransport:
         finally:
             if stream is not None and not is_made:
                 stream.reset()
-        return CircuitStream(stream, _counted(limit))
+        return circuit_stream(stream, _counted(limit))
 
     async def _serve_stop(self, stream: Stream) -> None:
         """Take a circuit that a relay offers, and stay until it has ended."""
@@ -184,7 +184,7 @@ class CircuitTransport:
         if door is not None and not door.begin_upgrade(address):
             await _answer(stream, Status.RESOURCE_LIMIT_EXCEEDED)
             return
-        circuit = CircuitStream(stream, _counted(message.limit), peer=message.peer.id)
+        circuit = circuit_stream(stream, _counted(message.limit), peer=message.peer.id)
         try:
             await _answer(stream, Status.OK)
             await listener.take(circuit, address)

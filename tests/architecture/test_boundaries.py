@@ -12,6 +12,7 @@ PLACES = {
     "node/cli/plugins.py": 1,  # a command of another package: why it does not load is told
     "node/swarm.py": 1,  # one dial attempt among several: it becomes part of the report
     "node/api/driver.py": 1,  # a control request: it becomes the answer
+    "transports/yamux/nested.py": 1,  # the connection above: raised where that one reads
     "transports/portal.py": 1,  # callbacks of asyncio-only libraries
     "benchmarks/peers/py/peer.py": 1,  # py-libp2p's program: a command, which becomes the answer
     "benchmarks/peers/py/protocols.py": 1,  # py-libp2p's program: one stream among several

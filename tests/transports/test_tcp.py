@@ -11,9 +11,10 @@ import anyio
 import pytest
 from isthmus.transports.core.errors import AddressError, DialError
 from isthmus.transports.core.multiaddr import Multiaddr
-from isthmus.transports.tcp import TcpTransport
+from isthmus.transports.tcp import LOOPBACK_NOTSENT_LOWAT, TcpTransport
 from isthmus.transports.testing.pair import TestHost
 from isthmus.transports.websocket.transport import WebSocketTransport
+from isthmus.transports.yamux.records import RECORD
 
 ANY4 = Multiaddr.parse("/ip4/127.0.0.1/tcp/0")
 
@@ -258,3 +259,27 @@ def test_no_descriptors_left(backend):
     )
     assert done.returncode == 0, done.stderr
     assert "cannot accept" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="Linux and macOS have it")
+@pytest.mark.parametrize("host", ["/ip4/127.0.0.1", "/ip6/::1"])
+async def test_within_a_machine_the_kernel_may_hold_a_record(host):
+    transport = TcpTransport()
+    listener = await transport.listen_raw(Multiaddr.parse(f"{host}/tcp/0"))
+    found = []
+
+    def note(stream):
+        option = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+        found.append(stream.socket.getsockopt(*option))
+
+    async def accept(stream, _addr):
+        note(stream)
+        await stream.aclose()
+        await listener.aclose()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, accept)
+        async with await transport.dial_raw(listener.addresses[0]) as stream:
+            note(stream)
+    assert found == [LOOPBACK_NOTSENT_LOWAT] * 2
+    assert RECORD < LOOPBACK_NOTSENT_LOWAT

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import cast
 
 # A piece at least so long is kept as it came; shorter ones are gathered, so that a peer that sends
 # single bytes costs little more memory than it sends.
 PIECE = 4096
+# A slice of a record is kept, and not a copy, where it is this part of the record or more: what a
+# peer makes us hold is a seventh more than what is counted, or twice what is left of a piece.
+KEPT_PART = 7 / 8
 
 
 class ReceiveBuffer:
@@ -15,19 +19,26 @@ class ReceiveBuffer:
     __slots__ = ("_pieces", "_size")
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes | bytearray] = deque()
+        self._pieces: deque[bytes | bytearray | memoryview] = deque()
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def first(self) -> int:
+        """Bytes of the first piece; there must be one."""
+        return len(self._pieces[0])
+
     def append(self, data: memoryview) -> None:
-        """Add a copy of `data` at the end."""
+        """Add `data` at the end: a slice of bytes, or of what may change afterwards."""
         size = len(data)
         self._size += size
         pieces = self._pieces
         if size >= PIECE:
-            pieces.append(bytes(data))
+            whole = data.obj
+            is_kept = type(whole) is bytes and size >= KEPT_PART * len(whole)
+            pieces.append(data if is_kept else bytes(data))
             return
         last = pieces[-1] if pieces else None
         if isinstance(last, bytearray) and len(last) < PIECE:
@@ -47,7 +58,7 @@ class ReceiveBuffer:
             piece = pieces[0]
             if len(piece) > room:
                 parts.append(piece[:room])
-                pieces[0] = piece[room:]
+                pieces[0] = _rest(piece, room)
                 room = 0
             else:
                 parts.append(pieces.popleft())
@@ -55,7 +66,23 @@ class ReceiveBuffer:
         self._size -= max_bytes - room
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
+    def take_piece(self, max_bytes: int) -> memoryview:
+        """Remove and return what came in one piece, at most `max_bytes`, without a copy."""
+        piece = self._pieces[0]
+        if len(piece) > max_bytes:
+            return memoryview(self.take(max_bytes))
+        self._size -= len(piece)
+        return memoryview(self._pieces.popleft())
+
     def clear(self) -> None:
         """Drop everything."""
         self._pieces.clear()
         self._size = 0
+
+
+def _rest(piece: bytes | bytearray | memoryview, taken: int) -> bytes | bytearray | memoryview:
+    """Return what is left of a piece; a slice only while that is half of what it holds on to."""
+    if isinstance(piece, bytearray):
+        return piece[taken:]
+    rest = memoryview(piece)[taken:]
+    return rest if 2 * len(rest) >= len(cast("bytes", rest.obj)) else bytes(rest)

@@ -27,6 +27,7 @@ from .events import (
     StreamOpened,
     StreamWasReset,
 )
+from .records import RECORD, kept, largest_on, seal_for
 from .roundtrips import RoundTrips
 from .stream import YamuxStream
 from .timekeeper import Timekeeper
@@ -47,9 +48,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The plaintext of one record: below Noise's 65 519, so that a sealed record is one segment on
-# loopback (65 483 bytes), where a second one of a few bytes costs 13 % of the throughput.
-RECORD = 65_448
 # Bytes waiting that are worth a system call of their own; less is gathered for a turn of the loop.
 WORTH_SENDING = 32_768
 # Seconds since the last flush after which the socket is likely idle, so that waiting gains nothing.
@@ -62,9 +60,6 @@ CLOSE_TIMEOUT = 1.0
 # background: a socket closed while bytes come in resets the path, and our last words are lost.
 LINGER_TIME = 0.3
 LINGER_ROUND_TRIPS = 3
-
-_record_buffer = bytearray(RECORD + 18)
-_record_view = memoryview(_record_buffer)
 
 
 class YamuxConnection:
@@ -104,8 +99,7 @@ class YamuxConnection:
             loop.call_soon(loop.call_soon, self._send_ahead)
         self._budget = budget
         self._opened_at = clock()
-        self._bytes_sent = 0
-        self._bytes_received = 0
+        self._bytes_sent = self._bytes_received = 0
         self._incoming: list[YamuxStream] = []
         self._accept_waiters = Waiters()
         self._open_waiters = Waiters()
@@ -115,7 +109,8 @@ class YamuxConnection:
         self._times = Timekeeper(clock, machine.next_timeout, self._handle_timeout)
         self._unsent: memoryview | None = None
         self._last_flush = 0.0
-        self._in_bulk = self._is_answer = False
+        self._in_bulk = self._is_answer = self._is_flushing = False
+        self.held_back: list[YamuxStream] | None = None  # those with little news in this chunk
         self._relieved: anyio.Event | None = None
         self._draining = False
         self._is_running = False
@@ -288,7 +283,10 @@ class YamuxConnection:
                 case DataReceived(state) | StreamFinished(state):
                     if isinstance(state.owner, YamuxStream):
                         state.owner.wake_reader()
-                case SendResumed(state) | StreamWasReset(state):
+                case SendResumed(state):
+                    if isinstance(state.owner, YamuxStream):
+                        state.owner.wake_writers()
+                case StreamWasReset(state):
                     if isinstance(state.owner, YamuxStream):
                         state.owner.wake_reader()
                         state.owner.wake_writers()
@@ -349,7 +347,7 @@ class YamuxConnection:
             return self._socket is not None
         self._take(records)
         if self._budget is not None and self._budget.used > self._budget.limit:
-            self._relieve(self._budget)
+            self._budget.relieve()
         if self.machine.has_control or self.machine.queued:
             self._is_answer = False
             self.poke()
@@ -361,40 +359,48 @@ class YamuxConnection:
 
     def _take(self, records: Iterable[bytes]) -> None:
         machine, now = self.machine, self.clock()
+        held_back: list[YamuxStream] = []
+        self.held_back = held_back
         try:
             for plaintext in records:
                 if events := machine.receive_data(plaintext, now):
                     self.dispatch(events)
         except P2PError as error:
             self._fail(error)
+        self.held_back = None
+        for stream in held_back:
+            stream.wake_reader()
         if self._draining:
             self._close_if_drained()
 
-    def _relieve(self, budget: NodeBudget) -> None:
-        """Let the connection that holds most give up its fattest stream, until all fit."""
-        while isinstance(victim := budget.victim(), YamuxConnection):
-            events = victim.machine.shed()
-            if not events:
-                return
-            victim.dispatch(events)
-            victim.poke()
+    def shed(self) -> bool:
+        """Give up the stream that holds most unread, and say whether there was one."""
+        events = self.machine.shed()
+        self.dispatch(events)
+        self.poke()
+        return bool(events)
 
     # Writing
 
     def _flush(self, leave: int = 0) -> None:
         """Send what the socket takes now, except a rest of less than `leave` bytes of data."""
-        if self._socket is None:
+        if self._socket is None or self._is_flushing:
             self.wake_writer()
             return
         if self._broken is not None:
             return
         self._last_flush = self.clock()
         self._is_answer = False
+        # What sending sets going in the connection below may come back here: not between sealing
+        # a record and handing it over.
+        self._is_flushing = True
         try:
             self._flush_socket(self._socket, leave)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             self._broken = error
             self.wake_writer()
+        finally:
+            self._is_flushing = False
         self._flushed()
         if self.machine.inflight.next_timeout() < self._times.deadline:
             # Markers have deadlines; all else that is sent only puts deadlines off.
@@ -412,16 +418,17 @@ class YamuxConnection:
         machine, now, budget = self.machine, self._last_flush, FLUSH_SIZE
         if not leave or machine.queued >= WORTH_SENDING:
             self._in_bulk = machine.queued >= WORTH_SENDING
-        while record := machine.data_to_send(RECORD, now):
-            size = self._session.seal_into(record, _record_buffer)
-            data = _record_view[:size]
+        largest = largest_on(sock)
+        while record := machine.data_to_send(largest, now):
+            data = seal_for(sock, self._session, record)
+            size = len(data)
             if self._ahead:
                 data, self._ahead = memoryview(self._ahead + data), b""
             is_last = machine.is_finished or (machine.has_farewell and machine.is_flushed)
             sent = (sock.send_last_nowait if is_last else sock.send_nowait)(data)
             self._bytes_sent += size
             if sent < len(data):
-                self._unsent = memoryview(bytes(data[sent:]))
+                self._unsent = kept(sock, data[sent:])
                 self.wake_writer()
                 return
             budget -= size

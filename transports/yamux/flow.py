@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from ..core.errors import RemoteProtocolError
 from ..scheduler import Flow
-from .buffer import ReceiveBuffer
-from .wire import INITIAL_WINDOW
+from .buffer import PIECE, ReceiveBuffer
+from .wire import INITIAL_WINDOW, MAX_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,13 @@ SMALL_QUEUE = 16_384
 LINGER = 30.0
 
 
+class Holder(Protocol):
+    """A connection that holds unread bytes."""
+
+    def shed(self) -> bool:
+        """Give up the stream that holds most unread, and say whether there was one."""
+
+
 class NodeBudget:
     """The unread bytes of all connections of a node, and whom to take from beyond the limit."""
 
@@ -46,17 +54,22 @@ class NodeBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._holders: dict[object, Callable[[], int]] = {}
+        self._holders: dict[Holder, Callable[[], int]] = {}
 
-    def join(self, holder: object, unread: Callable[[], int]) -> None:
+    def join(self, holder: Holder, unread: Callable[[], int]) -> None:
         """Count a connection from now on; `unread` tells what it holds."""
         self._holders[holder] = unread
 
-    def leave(self, holder: object) -> None:
+    def leave(self, holder: Holder) -> None:
         """Forget a connection that has ended; its machine has given back what it held."""
         self._holders.pop(holder, None)
 
-    def victim(self) -> object | None:
+    def relieve(self) -> None:
+        """Let the holder of most give up the stream that has most, until all fit."""
+        while (victim := self.victim()) is not None and victim.shed():
+            pass
+
+    def victim(self) -> Holder | None:
         """Return the holder of the most once the limit is passed, else None."""
         if self.used <= self.limit or not self._holders:
             return None
@@ -85,6 +98,7 @@ class StreamState:
         "grown_rate",
         "id",
         "is_remote",
+        "keeps_frames",
         "opened_at",
         "owner",
         "pace",
@@ -111,10 +125,11 @@ class StreamState:
         self.flags = 0  # SYN or ACK, to ride on the next frame
         self.acked = is_remote
         # Sending.
-        self.queue: deque[memoryview] = deque()
+        self.queue: deque[memoryview | bytearray] = deque()
         self.queued = 0
         self.credit = INITIAL_WINDOW
         self.stalled = False  # `send` took less than it was given
+        self.keeps_frames = False  # what is given at a time goes into one frame, where it can
         self.fin_queued = False
         self.fin_sent = False
         self.bytes_sent = 0
@@ -158,7 +173,43 @@ class StreamState:
             most = SEND_QUEUE if self.step is None else 2 * self.step
         return max(most - self.queued, 0)
 
-    def take_frame(self, size: int) -> list[memoryview]:
+    def fit(self, data: memoryview, connection_queued: int) -> memoryview:
+        """Return the part of `data` that may be queued now, and note if that is not all.
+
+        Of a stream that keeps frames all or nothing, unless memory is short: the queue holds one
+        frame more at the most.
+        """
+        room = self.queue_room(connection_queued)
+        keeps_whole = self.keeps_frames and connection_queued < CONNECTION_QUEUE
+        if len(data) <= room or (room and keeps_whole):
+            return data
+        self.stalled = True
+        return data[:room]
+
+    def enqueue(self, data: memoryview) -> None:
+        """Add what `fit` returned; little that waits behind little is gathered."""
+        queue = self.queue
+        self.queued += len(data)
+        if not queue or len(data) + len(queue[-1]) > PIECE:
+            queue.append(data)
+        elif isinstance(last := queue[-1], bytearray):
+            last += data
+        else:
+            queue[-1] = bytearray(last) + data
+
+    def next_frame(self, room: int, *, may_cut: bool) -> int:
+        """Return the size of the next frame; 0 for one that is better whole in a later record."""
+        length = min(room, self.queued, self.credit)
+        if not self.keeps_frames or length == self.queued:
+            return length
+        whole = 0
+        for each in self.queue:
+            if whole + len(each) > length:
+                break
+            whole += len(each)
+        return whole or (length if may_cut else 0)
+
+    def take_frame(self, size: int) -> list[memoryview | bytearray]:
         """Remove exactly `size` queued bytes, as slices that are not copied."""
         self.queued -= size
         self.credit -= size
@@ -177,6 +228,20 @@ class StreamState:
             parts.append(head)
             size -= len(head)
         return parts
+
+    def add_credit(self, credit: int) -> None:
+        """Take credit from the peer; raises RemoteProtocolError for more than 2^32 bytes."""
+        self.credit += credit
+        if self.credit > MAX_WINDOW:
+            raise RemoteProtocolError(f"stream {self.id} was granted more than 2^32 bytes")
+
+    def use_grant(self, size: int) -> None:
+        """Account for a frame that comes in; raises RemoteProtocolError beyond what was granted."""
+        if size > self.granted:
+            raise RemoteProtocolError(
+                f"{size} bytes on stream {self.id}, which has credit for {self.granted}"
+            )
+        self.granted -= size
 
     def drop_queue(self) -> None:
         """Forget what was given to send."""

@@ -9,7 +9,7 @@ dead: it sends its go-away and nothing else.
 from __future__ import annotations
 
 from math import inf
-from typing import cast
+from typing import TypeAlias, cast
 
 from ..core.errors import LocalProtocolError, RemoteProtocolError
 from ..core.interfaces import Priority, Side
@@ -40,7 +40,6 @@ from .wire import (
     HEADER_SIZE,
     INITIAL_WINDOW,
     MAX_STREAM_ID,
-    MAX_WINDOW,
     PING,
     RST,
     SYN,
@@ -59,6 +58,8 @@ LARGEST_FRAME = 16_350
 ACK_DELAY = 0.005
 # Pongs and resets that may wait for the socket; beyond, reading waits too (see `is_congested`).
 MAX_CONTROL = 64
+
+_Parts: TypeAlias = "list[bytes | bytearray | memoryview]"
 
 
 class YamuxMachine:
@@ -155,13 +156,9 @@ class YamuxMachine:
         """
         if stream.fin_queued or stream.reset_code is not None:
             raise LocalProtocolError("the stream's sending side is closed")
-        room = stream.queue_room(self.queued)
-        if len(data) > room:
-            stream.stalled = True
-            data = data[:room]
+        data = stream.fit(data, self.queued)
         if len(data):
-            stream.queue.append(data)
-            stream.queued += len(data)
+            stream.enqueue(data)
             self.queued += len(data)
             if stream.credit > 0:
                 self._scheduler.join(stream.flow)
@@ -178,11 +175,14 @@ class YamuxMachine:
         """Remove up to `max_bytes` received bytes, and grant credit when it is due."""
         self._table.count(stream, -min(max_bytes, len(stream.received)))
         data = stream.received.take(max_bytes)
-        if not stream.remote_fin and stream.reset_code is None:
-            may_grow = self._table.grown + stream.window <= self.config.receive_budget
-            credit = stream.replenish(now, self.inflight.min_rtt, may_grow=may_grow)
-            if credit:
-                self._announce[stream] = self._announce.get(stream, 0) + credit
+        self._grant(stream, now)
+        return data
+
+    def take_piece(self, stream: StreamState, max_bytes: int, now: float) -> memoryview:
+        """Do the same with what came in one frame, without a copy; there must be something."""
+        self._table.count(stream, -min(max_bytes, stream.received.first))
+        data = stream.received.take_piece(max_bytes)
+        self._grant(stream, now)
         return data
 
     def unread(self, stream: StreamState, data: bytes) -> None:
@@ -345,7 +345,7 @@ class YamuxMachine:
             return go_away(self._go_away)
         if self._dead:
             return b""
-        parts: list[bytes | memoryview] = []
+        parts: _Parts = []
         inflight = self.inflight
         lowest, room = LOWEST_RANK, max_bytes
         if not self._table.is_mixed:
@@ -365,7 +365,7 @@ class YamuxMachine:
 
     # Sending
 
-    def _put_control(self, parts: list[bytes | memoryview], room: int) -> int:
+    def _put_control(self, parts: _Parts, room: int) -> int:
         """Pongs and resets, then window updates and flags that have no data to ride on."""
         size = 0
         while self._control and size + HEADER_SIZE <= room:
@@ -385,7 +385,7 @@ class YamuxMachine:
         return size
 
     def _put_frames(
-        self, parts: list[bytes | memoryview], size: int, max_bytes: int, largest: int, lowest: int
+        self, parts: _Parts, size: int, max_bytes: int, largest: int, lowest: int
     ) -> int:
         scheduler = self._scheduler
         while (room := max_bytes - size - HEADER_SIZE) > 0:
@@ -393,9 +393,11 @@ class YamuxMachine:
             if flow is None:
                 break
             stream = cast("StreamState", flow.owner)
-            length = min(room, stream.queued, stream.credit)
-            if length > largest and scheduler.ready > 1:
-                length = largest
+            most = largest if scheduler.ready > 1 else max_bytes
+            # Where frames have to be short anyway, records are filled all the same.
+            if not (length := stream.next_frame(room, may_cut=not size or most < max_bytes)):
+                break
+            length = min(length, most)
             parts.append(HEADER.pack(VERSION, DATA, stream.flags, stream.id, length))
             stream.flags = 0
             parts += stream.take_frame(length)
@@ -417,7 +419,7 @@ class YamuxMachine:
             size += self._put_control(parts, max_bytes - size)
         return size
 
-    def _put_acks(self, parts: list[bytes | memoryview], size: int, max_bytes: int) -> int:
+    def _put_acks(self, parts: _Parts, size: int, max_bytes: int) -> int:
         """Acknowledgements that found no data to ride on go along in a frame of their own."""
         while self._acks and size + HEADER_SIZE <= max_bytes:
             stream, _ = self._acks.popitem()
@@ -428,8 +430,7 @@ class YamuxMachine:
         return size
 
     def _send_ping(self) -> int:
-        value = self._next_ping
-        self._next_ping = (value + 1) & 0xFFFF_FFFF
+        value, self._next_ping = self._next_ping, (self._next_ping + 1) & 0xFFFF_FFFF
         self._control.append(ping(SYN, value))
         return value
 
@@ -439,6 +440,12 @@ class YamuxMachine:
             self._remove(stream)
 
     # Receiving
+
+    def _grant(self, stream: StreamState, now: float) -> None:
+        if not stream.remote_fin and stream.reset_code is None:
+            may_grow = self._table.grown + stream.window <= self.config.receive_budget
+            if credit := stream.replenish(now, self.inflight.min_rtt, may_grow=may_grow):
+                self._announce[stream] = self._announce.get(stream, 0) + credit
 
     def _parse(self, data: bytes, now: float) -> None:
         if self._partial:
@@ -493,11 +500,7 @@ class YamuxMachine:
 
     def _begin_body(self, stream: StreamState | None, flags: int, length: int) -> None:
         if stream is not None:
-            if length > stream.granted:
-                raise RemoteProtocolError(
-                    f"{length} bytes on stream {stream.id}, which has credit for {stream.granted}"
-                )
-            stream.granted -= length
+            stream.use_grant(length)
         self._guard.exchanged += 1
         self._body_left, self._body_stream, self._body_flags = length, stream, flags
 
@@ -522,10 +525,8 @@ class YamuxMachine:
         return stream
 
     def _receive_credit(self, stream: StreamState, credit: int) -> None:
-        stream.credit += credit
-        if stream.credit > MAX_WINDOW:
-            raise RemoteProtocolError(f"stream {stream.id} was granted more than 2^32 bytes")
-        if stream.queued:
+        stream.add_credit(credit)
+        if stream.is_sendable:
             self._scheduler.join(stream.flow)
 
     def _receive_end(self, stream: StreamState, flags: int, code: int) -> None:

@@ -11,6 +11,7 @@ from ..core.errors import StreamReset
 from ..core.interfaces import Priority, Stream, StreamStatistics
 from ..turns import MIN_TURN, next_turn
 from ..wakeup import Waiters
+from .buffer import PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ class YamuxStream(Stream):
         self._turn = MIN_TURN
         self._readers = Waiters()
         self._writers = Waiters()
+        self.on_news: Callable[[], None] | None = None
+        """Called in place of waking who receives."""
 
     def __repr__(self) -> str:
         return f"<stream {self.id} ({self.protocol}) of {self.connection!r}>"
@@ -74,7 +77,7 @@ class YamuxStream(Stream):
         view = memoryview(item if type(item) is bytes else bytes(item))
         self._turn -= CALL_WEIGHT + len(view)
         while True:
-            self._check_sendable()
+            self.check_sendable()
             view = view[self._machine.send(self.state, view) :]
             if not view:
                 self.connection.poke(is_urgent=self.state.priority is Priority.HIGH)
@@ -142,13 +145,48 @@ class YamuxStream(Stream):
 
     def wake_reader(self) -> None:
         """Let `receive` look again."""
-        if self._readers:
+        if self.on_news is not None:
+            held_back = self.connection.held_back
+            if held_back is None or len(self.state.received) >= PIECE:
+                self.on_news()
+            else:
+                held_back.append(self)
+        elif self._readers:
             self._readers.wake_all()
 
     def wake_writers(self) -> None:
         """Let `send` look again."""
         if self._writers:
             self._writers.wake_all()
+
+    # For the fast way
+
+    @property
+    def is_negotiating(self) -> bool:
+        """Whether a negotiation still rides on the first bytes."""
+        return self._preface is not None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this side has closed it."""
+        return self._closed
+
+    def reset_error(self) -> StreamReset | None:
+        """Return what `receive` raises, if the stream was reset."""
+        code = self.state.reset_code
+        return None if code is None else self._reset(code)
+
+    async def wait_for_room(self) -> None:
+        """Wait until more can be sent, or nothing any more."""
+        await self._writers.wait()
+
+    def check_sendable(self) -> None:
+        """Raise what `send` raises, if nothing can be sent any more."""
+        state = self.state
+        if self._closed or state.fin_queued:
+            raise anyio.ClosedResourceError
+        if state.reset_code is not None:
+            raise self._reset(state.reset_code)
 
     async def _receive(self, max_bytes: int) -> bytes:
         state = self.state
@@ -175,13 +213,6 @@ class YamuxStream(Stream):
                 self._preface = None
                 self.unread(data)
                 return await self._receive(max_bytes)
-
-    def _check_sendable(self) -> None:
-        state = self.state
-        if self._closed or state.fin_queued:
-            raise anyio.ClosedResourceError
-        if state.reset_code is not None:
-            raise self._reset(state.reset_code)
 
     def _reset(self, code: int) -> StreamReset:
         remote = self.state.reset_remote
