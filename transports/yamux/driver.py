@@ -91,6 +91,7 @@ class YamuxConnection:
         self._raw = raw
         self.extra_attributes = raw.extra_attributes
         self._socket = raw if isinstance(raw, FastStream) else None
+        self._largest = largest_on(self._socket)
         self._session = session
         self._early = tuple(early)
         self._ahead = ahead
@@ -359,8 +360,7 @@ class YamuxConnection:
 
     def _take(self, records: Iterable[bytes]) -> None:
         machine, now = self.machine, self.clock()
-        held_back: list[YamuxStream] = []
-        self.held_back = held_back
+        self.held_back = held_back = list["YamuxStream"]()
         try:
             for plaintext in records:
                 if events := machine.receive_data(plaintext, now):
@@ -402,7 +402,8 @@ class YamuxConnection:
         finally:
             self._is_flushing = False
         self._flushed()
-        if self.machine.inflight.next_timeout() < self._times.deadline:
+        inflight = self.machine.inflight
+        if inflight.is_active and inflight.next_timeout() < self._times.deadline:
             # Markers have deadlines; all else that is sent only puts deadlines off.
             self._times.look_again()
 
@@ -418,8 +419,7 @@ class YamuxConnection:
         machine, now, budget = self.machine, self._last_flush, FLUSH_SIZE
         if not leave or machine.queued >= WORTH_SENDING:
             self._in_bulk = machine.queued >= WORTH_SENDING
-        largest = largest_on(sock)
-        while record := machine.data_to_send(largest, now):
+        while record := machine.data_to_send(self._largest, now):
             data = seal_for(sock, self._session, record)
             size = len(data)
             if self._ahead:
