@@ -119,8 +119,7 @@ class YamuxConnection:
         self._has_read = self._has_ended_sending = False
         self._is_writer_at_rest = self._is_over = False
         self._closed: ConnectionClosed | None = None
-        self._ended = Flag()
-        self._finished = Flag()
+        self._ended, self._finished = Flag(), Flag()
         self._broken: Exception | None = None  # why nothing more can be sent
         if budget is not None:
             budget.join(self, lambda: machine.unread_bytes)
@@ -360,7 +359,8 @@ class YamuxConnection:
 
     def _take(self, records: Iterable[bytes]) -> None:
         machine, now = self.machine, self.clock()
-        self.held_back = held_back = list["YamuxStream"]()
+        held_back: list[YamuxStream] = []
+        self.held_back = held_back
         try:
             for plaintext in records:
                 if events := machine.receive_data(plaintext, now):
