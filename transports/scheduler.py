@@ -45,8 +45,10 @@ class _Class:
 
     def head(self) -> Flow:
         """The flow to serve; some flow must be ready."""
-        self.trim()
         new, old = self.new, self.old
+        if new and not old and new[0].is_ready:
+            return new[0]
+        self.trim()
         return new[0] if new and (self.in_a_row < NEW_IN_A_ROW or not old) else old[0]
 
     def trim(self) -> None:
@@ -118,7 +120,7 @@ class Scheduler:
         """Return the flow to send one frame, among the classes down to rank `lowest`."""
         classes = self._classes
         candidate = None
-        for queue in classes[: lowest + 1]:
+        for queue in classes if lowest == LOWEST_RANK else classes[: lowest + 1]:
             if queue.ready:
                 if queue.deficit > 0:
                     return queue.head()
@@ -129,8 +131,18 @@ class Scheduler:
             queue.deficit = queue.quantum
         return candidate.head()
 
-    def charge(self, flow: Flow) -> None:
-        """Account for the frame of the flow that `next` returned last."""
+    def charge(self, flow: Flow, *, is_last: bool = False) -> None:
+        """Account for the frame of the flow that `next` returned last, and let it leave."""
         queue = self._classes[flow.rank]
         queue.deficit -= 1
+        if is_last and not queue.old and len(queue.new) == 1:
+            # The usual case, alone and with one frame: what rotating and leaving come to.
+            queue.new.clear()
+            queue.in_a_row += 1
+            queue.ready -= 1
+            self.ready -= 1
+            flow.is_ready = flow.is_listed = False
+            return
         queue.rotate(flow)
+        if is_last:
+            self.leave(flow)

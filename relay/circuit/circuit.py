@@ -169,15 +169,10 @@ class FastCircuitStream(CircuitStream, FastStream):
 
     async def receive_each(self, handler: Callable[[memoryview], bool]) -> None:
         """Call `handler` with what arrives until the circuit ends, or it returns False."""
-        limit = self._limit
-
-        def counted(data: memoryview) -> bool:
-            if limit is not None:
-                limit.count(len(data))
-            return handler(data)
-
+        if self._limit is not None:
+            handler = _counting(self._limit, handler)
         try:
-            await self._way.receive_each(counted)
+            await self._way.receive_each(handler)
         except anyio.BrokenResourceError as error:
             self._explain(error)
             raise
@@ -192,6 +187,16 @@ class FastCircuitStream(CircuitStream, FastStream):
 
     def resume_reading(self) -> None:
         self._way.resume()
+
+
+def _counting(
+    limit: CircuitLimit, handler: Callable[[memoryview], bool]
+) -> Callable[[memoryview], bool]:
+    def counted(data: memoryview) -> bool:
+        limit.count(len(data))
+        return handler(data)
+
+    return counted
 
 
 def circuit_stream(

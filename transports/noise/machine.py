@@ -357,7 +357,8 @@ class NoiseSession:
             if self._partial and self._open(memoryview(self._partial), records):
                 self._partial = bytearray()
             # What a partial record still lacks is more than the chunk had, so the view is empty.
-            self._partial += view[self._open(view, records) :]
+            if (end := self._open(view, records)) < len(view):
+                self._partial += view[end:]
         except InvalidTag:
             text = f"record {self._receive_nonce} of the peer does not authenticate"
             self._fail(text)

@@ -16,14 +16,14 @@ KEPT_PART = 7 / 8
 class ReceiveBuffer:
     """A queue of bytes: appending and taking cost the same however much waits."""
 
-    __slots__ = ("_pieces", "_size")
+    __slots__ = ("_pieces", "size")
 
     def __init__(self) -> None:
         self._pieces: deque[bytes | bytearray | memoryview] = deque()
-        self._size = 0
+        self.size = 0  # bytes; without a call, as every frame asks several times
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     @property
     def first(self) -> int:
@@ -33,7 +33,7 @@ class ReceiveBuffer:
     def append(self, data: memoryview) -> None:
         """Add `data` at the end: a slice of bytes, or of what may change afterwards."""
         size = len(data)
-        self._size += size
+        self.size += size
         pieces = self._pieces
         if size >= PIECE:
             whole = data.obj
@@ -44,16 +44,20 @@ class ReceiveBuffer:
         if isinstance(last, bytearray) and len(last) < PIECE:
             last += data
         else:
-            pieces.append(bytearray(data))
+            pieces.append(bytearray(data) if pieces else bytes(data))
 
     def prepend(self, data: bytes) -> None:
         """Put bytes back at the front."""
         self._pieces.appendleft(data)
-        self._size += len(data)
+        self.size += len(data)
 
     def take(self, max_bytes: int) -> bytes:
         """Remove and return the first bytes, at most `max_bytes`."""
-        pieces, parts, room = self._pieces, [], max_bytes
+        pieces = self._pieces
+        if len(pieces) == 1 and self.size <= max_bytes:
+            self.size = 0
+            return bytes(pieces.popleft())
+        parts, room = [], max_bytes
         while pieces and room:
             piece = pieces[0]
             if len(piece) > room:
@@ -63,7 +67,7 @@ class ReceiveBuffer:
             else:
                 parts.append(pieces.popleft())
                 room -= len(piece)
-        self._size -= max_bytes - room
+        self.size -= max_bytes - room
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
     def take_piece(self, max_bytes: int) -> memoryview:
@@ -71,13 +75,13 @@ class ReceiveBuffer:
         piece = self._pieces[0]
         if len(piece) > max_bytes:
             return memoryview(self.take(max_bytes))
-        self._size -= len(piece)
+        self.size -= len(piece)
         return memoryview(self._pieces.popleft())
 
     def clear(self) -> None:
         """Drop everything."""
         self._pieces.clear()
-        self._size = 0
+        self.size = 0
 
 
 def _rest(piece: bytes | bytearray | memoryview, taken: int) -> bytes | bytearray | memoryview:

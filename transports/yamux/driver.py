@@ -91,6 +91,7 @@ class YamuxConnection:
         self._raw = raw
         self.extra_attributes = raw.extra_attributes
         self._socket = raw if isinstance(raw, FastStream) else None
+        self._largest = largest_on(self._socket)
         self._session = session
         self._early = tuple(early)
         self._ahead = ahead
@@ -118,8 +119,7 @@ class YamuxConnection:
         self._has_read = self._has_ended_sending = False
         self._is_writer_at_rest = self._is_over = False
         self._closed: ConnectionClosed | None = None
-        self._ended = Flag()
-        self._finished = Flag()
+        self._ended, self._finished = Flag(), Flag()
         self._broken: Exception | None = None  # why nothing more can be sent
         if budget is not None:
             budget.join(self, lambda: machine.unread_bytes)
@@ -402,7 +402,8 @@ class YamuxConnection:
         finally:
             self._is_flushing = False
         self._flushed()
-        if self.machine.inflight.next_timeout() < self._times.deadline:
+        inflight = self.machine.inflight
+        if inflight.is_active and inflight.next_timeout() < self._times.deadline:
             # Markers have deadlines; all else that is sent only puts deadlines off.
             self._times.look_again()
 
@@ -418,8 +419,7 @@ class YamuxConnection:
         machine, now, budget = self.machine, self._last_flush, FLUSH_SIZE
         if not leave or machine.queued >= WORTH_SENDING:
             self._in_bulk = machine.queued >= WORTH_SENDING
-        largest = largest_on(sock)
-        while record := machine.data_to_send(largest, now):
+        while record := machine.data_to_send(self._largest, now):
             data = seal_for(sock, self._session, record)
             size = len(data)
             if self._ahead:

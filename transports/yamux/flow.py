@@ -153,7 +153,7 @@ class StreamState:
     @property
     def unread(self) -> int:
         """Bytes received and not taken."""
-        return len(self.received)
+        return self.received.size
 
     @property
     def is_open(self) -> bool:
@@ -173,29 +173,27 @@ class StreamState:
             most = SEND_QUEUE if self.step is None else 2 * self.step
         return max(most - self.queued, 0)
 
-    def fit(self, data: memoryview, connection_queued: int) -> memoryview:
-        """Return the part of `data` that may be queued now, and note if that is not all.
+    def add(self, data: memoryview, connection_queued: int) -> int:
+        """Queue what there is room for and return how much that was; note if it is not all.
 
         Of a stream that keeps frames all or nothing, unless memory is short: the queue holds one
-        frame more at the most.
+        frame more at the most. Little that waits behind little is gathered.
         """
-        room = self.queue_room(connection_queued)
+        size, room, queue = len(data), self.queue_room(connection_queued), self.queue
         keeps_whole = self.keeps_frames and connection_queued < CONNECTION_QUEUE
-        if len(data) <= room or (room and keeps_whole):
-            return data
-        self.stalled = True
-        return data[:room]
-
-    def enqueue(self, data: memoryview) -> None:
-        """Add what `fit` returned; little that waits behind little is gathered."""
-        queue = self.queue
-        self.queued += len(data)
-        if not queue or len(data) + len(queue[-1]) > PIECE:
+        if size > room and not (room and keeps_whole):
+            self.stalled = True
+            data, size = data[:room], room
+        if not size:
+            return 0
+        self.queued += size
+        if not queue or size + len(queue[-1]) > PIECE:
             queue.append(data)
         elif isinstance(last := queue[-1], bytearray):
             last += data
         else:
             queue[-1] = bytearray(last) + data
+        return size
 
     def next_frame(self, room: int, *, may_cut: bool) -> int:
         """Return the size of the next frame; 0 for one that is better whole in a later record."""
@@ -216,6 +214,8 @@ class StreamState:
         self.bytes_sent += size
         queue = self.queue
         head = queue[0]
+        if len(head) == size:
+            return [queue.popleft()]
         if len(head) > size:
             queue[0] = head[size:]
             return [head[:size]]
@@ -256,7 +256,7 @@ class StreamState:
         """
         if self.step is not None:
             return self._replenish_steadily(self.step, now, round_trip_time, may_grow=may_grow)
-        owed = self.window - self.granted - len(self.received)
+        owed = self.window - self.granted - self.received.size
         if owed < self.window >> 1:
             return 0
         elapsed = now - self.updated_at
@@ -279,7 +279,7 @@ class StreamState:
         needed = float(self.window)
         if round_trip_time is not None and self.pace < inf:
             needed = self.pace * (round_trip_time + STEP_ROOM) + step
-        owed = self.window - self.granted - len(self.received)
+        owed = self.window - self.granted - self.received.size
         owed -= max(self.window - int(needed), 0)
         if owed < min(step, self.window >> 1):
             return 0

@@ -156,13 +156,11 @@ class YamuxMachine:
         """
         if stream.fin_queued or stream.reset_code is not None:
             raise LocalProtocolError("the stream's sending side is closed")
-        data = stream.fit(data, self.queued)
-        if len(data):
-            stream.enqueue(data)
-            self.queued += len(data)
+        if taken := stream.add(data, self.queued):
+            self.queued += taken
             if stream.credit > 0:
                 self._scheduler.join(stream.flow)
-        return len(data)
+        return taken
 
     def finish(self, stream: StreamState) -> None:
         """Close the sending direction after what is queued; harmless twice."""
@@ -173,7 +171,7 @@ class YamuxMachine:
 
     def take(self, stream: StreamState, max_bytes: int, now: float) -> bytes:
         """Remove up to `max_bytes` received bytes, and grant credit when it is due."""
-        self._table.count(stream, -min(max_bytes, len(stream.received)))
+        self._table.count(stream, -min(max_bytes, stream.received.size))
         data = stream.received.take(max_bytes)
         self._grant(stream, now)
         return data
@@ -356,7 +354,7 @@ class YamuxMachine:
                 max_bytes = HEADER_SIZE * len(self._control)
             room = inflight.record_size(max_bytes)
             lowest = LOWEST_RANK if inflight.room(now) > 0 else self._table.highest_open
-        size = self._put_control(parts, max_bytes)
+        size = self._put_control(parts, max_bytes) if self.has_control else 0
         size = self._put_frames(parts, size, room, inflight.frame_size(LARGEST_FRAME), lowest)
         if self._acks and parts:
             size = self._put_acks(parts, size, max_bytes)
@@ -404,16 +402,14 @@ class YamuxMachine:
             size += HEADER_SIZE + length
             self.queued -= length
             self._guard.exchanged += 1
-            scheduler.charge(flow)
-            if not stream.queued or not stream.credit:
-                scheduler.leave(flow)
+            scheduler.charge(flow, is_last=not stream.queued or not stream.credit)
             if stream.stalled and stream.queued <= SEND_QUEUE // 2:
                 stream.stalled = False
                 self._events.append(SendResumed(stream))
             if stream.fin_queued and not stream.queued:
                 # A FIN is a frame of its own: js drops the payload of one that has both.
                 self._announce.setdefault(stream, 0)
-            if flow.rank == 0:
+            if flow.rank == 0 or not scheduler.ready:
                 break
         if self._announce:
             size += self._put_control(parts, max_bytes - size)
@@ -562,7 +558,7 @@ class YamuxMachine:
         if stream is None:
             return
         if length and stream.reset_code is None and not stream.discards:
-            if not stream.received:
+            if not stream.received.size:
                 self._events.append(DataReceived(stream))
             self._table.count(stream, length)
             stream.received.append(body)
@@ -591,7 +587,7 @@ class YamuxMachine:
         self._events.append(StreamWasReset(stream))
 
     def _drop_received(self, stream: StreamState) -> None:
-        self._table.count(stream, -len(stream.received))
+        self._table.count(stream, -stream.received.size)
         stream.received.clear()
 
     def _resume_opening(self) -> None:

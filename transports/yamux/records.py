@@ -18,9 +18,9 @@ _buffer = bytearray(RECORD + OVERHEAD)
 _view = memoryview(_buffer)
 
 
-def largest_on(path: FastStream) -> int:
+def largest_on(path: FastStream | None) -> int:
     """Return how many bytes of plaintext fill a record."""
-    return RECORD if path.record is None else path.record - OVERHEAD
+    return RECORD if path is None or path.record is None else path.record - OVERHEAD
 
 
 def seal_for(path: FastStream, session: NoiseSession, plaintext: bytes) -> memoryview:

@@ -139,7 +139,7 @@ class YamuxStream(Stream):
         return StreamStatistics(
             bytes_sent=state.bytes_sent,
             bytes_received=state.bytes_received,
-            bytes_unread=len(state.received),
+            bytes_unread=state.received.size,
             opened_at=state.opened_at,
         )
 
@@ -193,7 +193,7 @@ class YamuxStream(Stream):
         while True:
             if self._closed:
                 raise anyio.ClosedResourceError
-            if state.received:
+            if state.received.size:
                 data = self._machine.take(state, max_bytes, self.connection.clock())
                 self._turn -= CALL_WEIGHT + len(data)
                 if self._machine.has_control:

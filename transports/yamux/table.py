@@ -85,7 +85,7 @@ class StreamTable:
 
     def count(self, stream: StreamState, change: int) -> None:
         """Account for unread bytes that come or go, before the stream's buffer changes."""
-        before = len(stream.received)
+        before = stream.received.size
         after = before + change
         if before > INITIAL_WINDOW or after > INITIAL_WINDOW:
             self.grown += max(after, INITIAL_WINDOW) - max(before, INITIAL_WINDOW)
@@ -101,10 +101,10 @@ class StreamTable:
 
     def fattest(self, least: int = 0) -> StreamState | None:
         """Return the stream with most unread, of the lowest class that has any beyond `least`."""
-        holders = [stream for stream in self.streams.values() if len(stream.received) > least]
+        holders = [stream for stream in self.streams.values() if stream.received.size > least]
         if not holders:
             return None
-        return min(holders, key=lambda stream: (stream.priority, -len(stream.received)))
+        return min(holders, key=lambda stream: (stream.priority, -stream.received.size))
 
     def _count_open(self, rank: int, change: int) -> None:
         self._open_by_rank[rank] += change

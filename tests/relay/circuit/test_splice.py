@@ -7,7 +7,10 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from isthmus.node.events import CircuitEnded
-from isthmus.transports.core.errors import StreamReset
+from isthmus.relay.circuit.circuit import CircuitLimit, FastCircuitStream, circuit_stream
+from isthmus.relay.circuit.wire import Limit
+from isthmus.transports.core.errors import RelayLimitReached, StreamReset
+from isthmus.transports.yamux.nested import FRAME
 
 from .hops import PATIENCE, clients, relay
 
@@ -73,6 +76,33 @@ async def test_a_circuit_ends_with_its_bytes_and_they_all_arrive():
         assert await everything(near) == b""
         end = await ended(events)
         assert (end.bytes, end.reason) == (100_005, "it had carried its bytes")
+
+
+async def test_the_fast_way_counts_both_directions_and_says_which_limit_was_reached():
+    async with joined(circuit_bytes=100_000) as (_, near, far):
+        limit = CircuitLimit(Limit(None, 100_000), anyio.current_time)
+        circuit = circuit_stream(near, limit)
+        assert isinstance(circuit, FastCircuitStream)
+        await far.send(b"hello")
+        heard = []
+
+        def listen(data):
+            heard.append(bytes(data))
+            return len(heard) < 1
+
+        with anyio.fail_after(PATIENCE):
+            await circuit.receive_each(listen)
+            assert heard == [b"hello"]
+            assert limit.bytes_left == 99_995
+            left = 100_000
+            while left:
+                if not (sent := circuit.send_nowait(bytes(min(left, FRAME)))):
+                    await circuit.wait_writable()
+                left -= sent
+            assert limit.bytes_left == 0
+            with pytest.raises(RelayLimitReached):
+                await circuit.receive_each(listen)
+            assert await everything(far) == bytes(100_000)
 
 
 async def test_a_circuit_ends_with_its_time():

@@ -110,7 +110,8 @@ async def test_single_bytes_of_one_chunk_are_gathered():
                 # What one read finds in the socket, as many small records as it holds.
                 chunk = b"".join(session.seal(frames.data(stream.id, b"x")) for _ in range(1000))
                 end._receive(chunk)
-                assert taker.chunks == [b"x" * 1000]
+                assert b"".join(taker.chunks) == b"x" * 1000
+                assert len(taker.chunks) <= 2
                 tasks.cancel_scope.cancel()
 
 
