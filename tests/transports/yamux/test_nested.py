@@ -255,3 +255,23 @@ async def test_only_streams_of_yamux_have_one():
         pass
 
     assert FastWay.of(Other()) is None
+
+
+async def test_a_flush_within_a_flush_waits_for_the_record_that_is_being_handed_over():
+    async with connected("tcp") as (near, far):
+        with anyio.fail_after(PATIENCE):
+            sending, receiving = await open_pair(near, far)
+            path, calls = near._socket, []
+            send_nowait = path.send_nowait
+
+            def come_back(*data):
+                # As the connection below may: more to send, and a flush, before this record is out.
+                if not calls:
+                    calls.append(near.machine.send(sending.state, memoryview(b"second")))
+                    near._flush()
+                return send_nowait(*data)
+
+            path.send_nowait = come_back
+            await sending.send(b"first ")
+            assert await receive_exactly(receiving, 12) == b"first second"
+            assert calls == [6]
