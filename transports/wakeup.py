@@ -7,10 +7,13 @@ does the same for a fraction.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 from anyio.lowlevel import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 
 class Wakeup(Protocol):
@@ -19,7 +22,7 @@ class Wakeup(Protocol):
     def set(self) -> None:
         """Let the waiter go on; harmless twice."""
 
-    async def wait(self) -> object:
+    def wait(self) -> Awaitable[object]:
         """Wait until `set` was called."""
 
 
@@ -33,8 +36,8 @@ class _FutureWakeup:
         if not self._future.done():
             self._future.set_result(None)
 
-    async def wait(self) -> None:
-        await self._future
+    def wait(self) -> Awaitable[object]:
+        return self._future
 
 
 class Waiters:

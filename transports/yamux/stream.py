@@ -67,8 +67,10 @@ class YamuxStream(Stream):
         if self._turn <= 0:
             self._turn = await next_turn()
         if self._preface is not None:
-            return await self._receive_through(self._preface, max_bytes)
-        return await self._receive(max_bytes)
+            await self._end_negotiation(self._preface)
+        if self._closed or not self.state.received.size:
+            await self._wait_for_data()
+        return self._take(max_bytes)
 
     async def send(self, item: bytes) -> None:
         """Send all of `item`, waiting while the peer grants no credit; keeps no reference to it."""
@@ -151,13 +153,12 @@ class YamuxStream(Stream):
                 self.on_news()
             else:
                 held_back.append(self)
-        elif self._readers:
+        else:
             self._readers.wake_all()
 
     def wake_writers(self) -> None:
         """Let `send` look again."""
-        if self._writers:
-            self._writers.wake_all()
+        self._writers.wake_all()
 
     # For the fast way
 
@@ -188,31 +189,35 @@ class YamuxStream(Stream):
         if state.reset_code is not None:
             raise self._reset(state.reset_code)
 
-    async def _receive(self, max_bytes: int) -> bytes:
+    async def _wait_for_data(self) -> None:
+        """Wait until there is something to take; raise what `receive` raises if nothing comes."""
         state = self.state
         while True:
             if self._closed:
                 raise anyio.ClosedResourceError
             if state.received.size:
-                data = self._machine.take(state, max_bytes, self.connection.clock())
-                self._turn -= CALL_WEIGHT + len(data)
-                if self._machine.has_control:
-                    self.connection.poke()
-                return data
+                return
             if state.remote_fin:
                 raise anyio.EndOfStream
             if state.reset_code is not None:
                 raise self._reset(state.reset_code)
             await self._readers.wait()
 
-    async def _receive_through(self, preface: Preface, max_bytes: int) -> bytes:
-        """Receive while a negotiation still rides on the first bytes."""
-        while True:
-            data = preface.receive_data(await self._receive(MIN_TURN))
-            if data is not None:
-                self._preface = None
-                self.unread(data)
-                return await self._receive(max_bytes)
+    def _take(self, max_bytes: int) -> bytes:
+        data = self._machine.take(self.state, max_bytes, self.connection.clock())
+        self._turn -= CALL_WEIGHT + len(data)
+        if self._machine.has_control:
+            self.connection.poke()
+        return data
+
+    async def _end_negotiation(self, preface: Preface) -> None:
+        """Receive what still rides on the first bytes, and put back what comes after it."""
+        data = None
+        while data is None:
+            await self._wait_for_data()
+            data = preface.receive_data(self._take(MIN_TURN))
+        self._preface = None
+        self.unread(data)
 
     def _reset(self, code: int) -> StreamReset:
         remote = self.state.reset_remote
