@@ -336,7 +336,7 @@ class NoiseSession:
             raise LocalProtocolError(f"a record of {end} bytes, a buffer of {len(buffer)}")
         nonce = self._next_nonce(size)
         LENGTH.pack_into(buffer, 0, size + TAG_SIZE)
-        self._encrypt_into(nonce, plaintext, None, memoryview(buffer)[LENGTH.size : end])
+        self._encrypt_into(nonce, plaintext, None, memoryview(buffer)[2:end])
         return end
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[bytes]:

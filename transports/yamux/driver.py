@@ -111,6 +111,7 @@ class YamuxConnection:
         self._unsent: memoryview | None = None
         self._last_flush = 0.0
         self._in_bulk = self._is_answer = self._is_flushing = False
+        self._is_held_up = False  # by answers that the peer does not read
         self.held_back: list[YamuxStream] | None = None  # those with little news in this chunk
         self._relieved: anyio.Event | None = None
         self._draining = False
@@ -280,18 +281,18 @@ class YamuxConnection:
         """Tell the streams, and those who wait, what has happened."""
         for event in events:
             match event:
-                case DataReceived(state) | StreamFinished(state):
-                    if isinstance(state.owner, YamuxStream):
-                        state.owner.wake_reader()
-                case SendResumed(state):
-                    if isinstance(state.owner, YamuxStream):
-                        state.owner.wake_writers()
-                case StreamWasReset(state):
-                    if isinstance(state.owner, YamuxStream):
-                        state.owner.wake_reader()
-                        state.owner.wake_writers()
-                case StreamOpened(state):
-                    self._incoming.append(YamuxStream(self, state))
+                case DataReceived() | StreamFinished():
+                    if (owner := event.stream.owner) is not None:
+                        owner.wake_reader()
+                case SendResumed():
+                    if (owner := event.stream.owner) is not None:
+                        owner.wake_writers()
+                case StreamWasReset():
+                    if (owner := event.stream.owner) is not None:
+                        owner.wake_reader()
+                        owner.wake_writers()
+                case StreamOpened():
+                    self._incoming.append(YamuxStream(self, event.stream))
                     self._accept_waiters.wake_one()
                 case _:
                     self._note(event)
@@ -319,7 +320,7 @@ class YamuxConnection:
                 await self._socket.receive_each(self._receive)
             else:
                 while self._receive(await self._raw.receive(RECORD)):
-                    if self.machine.is_congested:
+                    if self._is_held_up and self.machine.is_congested:
                         self._relieved = anyio.Event()
                         await self._relieved.wait()
             if self._closed is None:
@@ -345,14 +346,16 @@ class YamuxConnection:
         except P2PError as error:
             self._fail(error)
             return self._socket is not None
-        self._take(records)
+        if records:
+            self._take(records)
         if self._budget is not None and self._budget.used > self._budget.limit:
             self._budget.relieve()
-        if self.machine.has_control or self.machine.queued:
+        machine = self.machine
+        if machine.has_control or machine.queued:
             self._is_answer = False
             self.poke()
         self._is_answer = True
-        if self.machine.is_congested and self._socket is not None:
+        if self._is_held_up and machine.is_congested and self._socket is not None:
             # The peer sends what must be answered and does not read the answers.
             self._socket.pause_reading()
         return self._closed is None or self._lingers
@@ -370,6 +373,9 @@ class YamuxConnection:
         self.held_back = None
         for stream in held_back:
             stream.wake_reader()
+        if machine.is_held_up:
+            self._is_held_up = True
+            self.wake_writer()
         if self._draining:
             self._close_if_drained()
 
@@ -401,7 +407,8 @@ class YamuxConnection:
             self.wake_writer()
         finally:
             self._is_flushing = False
-        self._flushed()
+        if self._is_held_up or self._draining or self.machine.has_news:
+            self._flushed()
         inflight = self.machine.inflight
         if inflight.is_active and inflight.next_timeout() < self._times.deadline:
             # Markers have deadlines; all else that is sent only puts deadlines off.
@@ -424,7 +431,9 @@ class YamuxConnection:
             size = len(data)
             if self._ahead:
                 data, self._ahead = memoryview(self._ahead + data), b""
-            is_last = machine.is_finished or (machine.has_farewell and machine.is_flushed)
+            is_last = machine.is_closing and (
+                machine.is_finished or (machine.has_farewell and machine.is_flushed)
+            )
             sent = (sock.send_last_nowait if is_last else sock.send_nowait)(data)
             self._bytes_sent += size
             if sent < len(data):
@@ -459,19 +468,22 @@ class YamuxConnection:
         self._flushed()
 
     def _flushed(self) -> None:
-        machine = self.machine
-        if machine.is_stalled and not machine.is_congested:
-            self._take((b"",))
-            self.wake_writer()
-        if self._socket is not None and self._socket.is_reading_paused:
-            if not machine.is_congested:
-                self._socket.resume_reading()
-        elif self._relieved is not None and not machine.is_congested:
-            self._relieved.set()
-        if events := machine.events():
-            self.dispatch(events)
+        if self._is_held_up and not self.machine.is_congested:
+            self._read_on()
+        if self.machine.has_news:
+            self.dispatch(self.machine.events())
         if self._draining:
             self._close_if_drained()
+
+    def _read_on(self) -> None:
+        """Take what waited for answers to be sent, and let the peer send more."""
+        self._is_held_up = False
+        self._take((b"",))
+        if not self.machine.is_congested:
+            if self._socket is not None:
+                self._socket.resume_reading()
+            elif self._relieved is not None:
+                self._relieved.set()
 
     async def _write(self) -> None:
         """Send when the socket takes more, when it was not worth it before, and at deadlines."""

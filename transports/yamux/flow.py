@@ -76,6 +76,16 @@ class NodeBudget:
         return max(self._holders, key=lambda holder: self._holders[holder]())
 
 
+class StreamOwner(Protocol):
+    """The driver's side of a stream."""
+
+    def wake_reader(self) -> None:
+        """Let who receives look again."""
+
+    def wake_writers(self) -> None:
+        """Let who sends look again."""
+
+
 class StreamState:
     """What the machine knows of one stream; only the machine changes it.
 
@@ -121,7 +131,7 @@ class StreamState:
         self.is_remote = is_remote
         self.flow = Flow(self, priority)
         self.opened_at = now
-        self.owner: object = None  # the driver's stream
+        self.owner: StreamOwner | None = None
         self.flags = 0  # SYN or ACK, to ride on the next frame
         self.acked = is_remote
         # Sending.
@@ -179,7 +189,13 @@ class StreamState:
         Of a stream that keeps frames all or nothing, unless memory is short: the queue holds one
         frame more at the most. Little that waits behind little is gathered.
         """
-        size, room, queue = len(data), self.queue_room(connection_queued), self.queue
+        size, queue = len(data), self.queue
+        if not queue and 0 < size <= SMALL_QUEUE and self.step is None:
+            # The usual case: there is room for little, whatever else waits.
+            queue.append(data)
+            self.queued = size
+            return size
+        room = self.queue_room(connection_queued)
         keeps_whole = self.keeps_frames and connection_queued < CONNECTION_QUEUE
         if size > room and not (room and keeps_whole):
             self.stalled = True

@@ -158,7 +158,7 @@ class YamuxMachine:
             raise LocalProtocolError("the stream's sending side is closed")
         if taken := stream.add(data, self.queued):
             self.queued += taken
-            if stream.credit > 0:
+            if stream.credit > 0 and not stream.flow.is_ready:
                 self._scheduler.join(stream.flow)
         return taken
 
@@ -173,14 +173,16 @@ class YamuxMachine:
         """Remove up to `max_bytes` received bytes, and grant credit when it is due."""
         self._table.count(stream, -min(max_bytes, stream.received.size))
         data = stream.received.take(max_bytes)
-        self._grant(stream, now)
+        if stream.step is not None or stream.granted + stream.received.size <= stream.window >> 1:
+            self._grant(stream, now)
         return data
 
     def take_piece(self, stream: StreamState, max_bytes: int, now: float) -> memoryview:
         """Do the same with what came in one frame, without a copy; there must be something."""
         self._table.count(stream, -min(max_bytes, stream.received.first))
         data = stream.received.take_piece(max_bytes)
-        self._grant(stream, now)
+        if stream.step is not None or stream.granted + stream.received.size <= stream.window >> 1:
+            self._grant(stream, now)
         return data
 
     def unread(self, stream: StreamState, data: bytes) -> None:
@@ -255,9 +257,9 @@ class YamuxMachine:
         except RemoteProtocolError as error:
             self.abort(error.code)
             raise
-        events, budget = self.events(), self.config.receive_budget
+        events, self._events = self._events, []
         # Every stream may keep its first window.
-        while self._table.grown > budget and (shed := self.shed(INITIAL_WINDOW)):
+        while self._table.grown > self.config.receive_budget and (shed := self.shed(INITIAL_WINDOW)):
             events += shed
         return events
 
@@ -297,9 +299,12 @@ class YamuxMachine:
         return len(self._control) >= MAX_CONTROL
 
     @property
-    def is_stalled(self) -> bool:
-        """Whether received frames wait for that: `receive_data(b"")` goes on with them."""
-        return len(self._partial) >= HEADER_SIZE
+    def is_held_up(self) -> bool:
+        """Whether that is so, or frames wait that were held up by it.
+
+        `receive_data(b"")` goes on with these.
+        """
+        return len(self._control) >= MAX_CONTROL or len(self._partial) >= HEADER_SIZE
 
     @property
     def has_control(self) -> bool:
@@ -320,6 +325,11 @@ class YamuxMachine:
     def is_finished(self) -> bool:
         """Whether nothing will be sent again: the go-away is out, or the path is gone."""
         return self._go_away_sent or (self._dead and self._go_away is None)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `events` returns any."""
+        return bool(self._events)
 
     def events(self) -> list[Event]:
         """Return what `data_to_send` has caused since the last call."""
@@ -343,11 +353,18 @@ class YamuxMachine:
             return go_away(self._go_away)
         if self._dead:
             return b""
-        parts: _Parts = []
         inflight = self.inflight
+        if self._scheduler.ready == 1 and not (self._control or self._announce or self._acks):
+            if not self._table.is_mixed and (frame := self._lone_frame(max_bytes)):
+                if inflight.is_active:
+                    inflight.deactivate()
+                inflight.written(len(frame), now)
+                return frame
+        parts: _Parts = []
         lowest, room = LOWEST_RANK, max_bytes
         if not self._table.is_mixed:
-            inflight.deactivate()
+            if inflight.is_active:
+                inflight.deactivate()
         elif not inflight.is_free(now):
             inflight.activate(now, is_busy=self.queued >= SEND_QUEUE)
             if inflight.marker_due() and inflight.mark(self._send_ping(), now):
@@ -381,6 +398,24 @@ class YamuxMachine:
                 size += HEADER_SIZE
                 self._sent_fin(stream)
         return size
+
+    def _lone_frame(self, max_bytes: int) -> bytes:
+        """Return the usual record: one frame, with all that the only busy stream has; else nothing."""
+        flow = self._scheduler.next()
+        assert flow is not None
+        stream = cast("StreamState", flow.owner)
+        size = stream.queued
+        if size > max_bytes - HEADER_SIZE or size > stream.credit or len(stream.queue) > 1:
+            return b""
+        if stream.stalled or stream.fin_queued:
+            return b""
+        header = HEADER.pack(VERSION, DATA, stream.flags, stream.id, size)
+        stream.flags = 0
+        (data,) = stream.take_frame(size)
+        self.queued -= size
+        self._guard.exchanged += 1
+        self._scheduler.charge(flow, is_last=True)
+        return header + data
 
     def _put_frames(
         self, parts: _Parts, size: int, max_bytes: int, largest: int, lowest: int
@@ -463,7 +498,16 @@ class YamuxMachine:
             offset += HEADER_SIZE
             if version != VERSION:
                 raise RemoteProtocolError(f"yamux version {version} instead of {VERSION}")
-            if kind <= WINDOW_UPDATE:
+            if kind == DATA and not flags and 0 < length <= end - offset:
+                # The usual case: a frame in one piece, about nothing else.
+                if (stream := self.streams.get(stream_id)) is not None:
+                    stream.use_grant(length)
+                    self._accept(stream, view[offset : offset + length], length)
+                elif not stream_id:
+                    raise _no_stream()
+                self._guard.exchanged += 1
+                offset += length
+            elif kind <= WINDOW_UPDATE:
                 self._receive_frame(kind, flags, stream_id, length, now)
             elif kind == PING:
                 self._receive_ping(flags, length, now)
@@ -479,7 +523,7 @@ class YamuxMachine:
         else:
             stream = self.streams.get(stream_id)
             if stream is None and not stream_id:
-                raise RemoteProtocolError("a data frame or window update for stream 0")
+                raise _no_stream()
         if flags & ACK and stream is not None:
             self._table.acknowledge(stream)
             self._resume_opening()
@@ -557,16 +601,20 @@ class YamuxMachine:
         stream = self._body_stream
         if stream is None:
             return
-        if length and stream.reset_code is None and not stream.discards:
+        if length:
+            self._accept(stream, body, length)
+        if not self._body_left:
+            self._body_stream = None
+            if self._body_flags & (FIN | RST) and stream.is_open:
+                self._receive_end(stream, self._body_flags, 0)
+
+    def _accept(self, stream: StreamState, body: memoryview, length: int) -> None:
+        if stream.reset_code is None and not stream.discards:
             if not stream.received.size:
                 self._events.append(DataReceived(stream))
             self._table.count(stream, length)
             stream.received.append(body)
             stream.bytes_received += length
-        if not self._body_left:
-            self._body_stream = None
-            if self._body_flags & (FIN | RST) and stream.is_open:
-                self._receive_end(stream, self._body_flags, 0)
 
     def _remove(self, stream: StreamState) -> None:
         self._table.remove(stream)
@@ -594,3 +642,7 @@ class YamuxMachine:
         if self._open_waits and self.can_open:
             self._open_waits = False
             self._events.append(OpenResumed())
+
+
+def _no_stream() -> RemoteProtocolError:
+    return RemoteProtocolError("a data frame or window update for stream 0")
