@@ -6,6 +6,8 @@ to send, `next` to choose, then `charge` for the frame it sent; `leave` when it 
 
 from __future__ import annotations
 
+from typing import Any
+
 from .core.interfaces import Priority
 
 # Frames a class may send before the classes below it get theirs; the ratios are those of W3C's
@@ -24,7 +26,7 @@ class Flow:
 
     __slots__ = ("is_listed", "is_ready", "owner", "rank")
 
-    def __init__(self, owner: object, priority: Priority) -> None:
+    def __init__(self, owner: Any, priority: Priority) -> None:
         self.owner = owner
         self.rank = RANK[priority]
         self.is_ready = False
@@ -73,11 +75,15 @@ class _Class:
 class Scheduler:
     """Chooses flows so that urgent data waits for one frame and no class starves."""
 
-    __slots__ = ("_classes", "ready")
+    __slots__ = ("_classes", "_lone", "_lone_has_sent", "ready")
 
     def __init__(self) -> None:
         self.ready = 0
         """Flows that have something to send."""
+        # The only one that has, as is usual: nothing is listed, and no share counted, until another
+        # one joins it.
+        self._lone: Flow | None = None
+        self._lone_has_sent = False
         self._classes = [_Class(quantum) for quantum in QUANTA.values()]
 
     def join(self, flow: Flow) -> None:
@@ -86,6 +92,15 @@ class Scheduler:
             return
         flow.is_ready = True
         self.ready += 1
+        if self.ready == 1 and not flow.is_listed:
+            self._lone, self._lone_has_sent = flow, False
+            return
+        if (lone := self._lone) is not None:
+            self._lone = None
+            lone.is_listed = True
+            queue = self._classes[lone.rank]
+            queue.ready += 1
+            (queue.old if self._lone_has_sent else queue.new).append(lone)
         queue = self._classes[flow.rank]
         queue.ready += 1
         if not flow.is_listed:
@@ -97,6 +112,9 @@ class Scheduler:
         if flow.is_ready:
             flow.is_ready = False
             self.ready -= 1
+            if flow is self._lone:
+                self._lone = None
+                return
             queue = self._classes[flow.rank]
             queue.ready -= 1
             queue.trim()
@@ -118,6 +136,8 @@ class Scheduler:
 
     def next(self, lowest: int = LOWEST_RANK) -> Flow | None:
         """Return the flow to send one frame, among the classes down to rank `lowest`."""
+        if (lone := self._lone) is not None:
+            return lone if lone.rank <= lowest else None
         classes = self._classes
         candidate = None
         for queue in classes if lowest == LOWEST_RANK else classes[: lowest + 1]:
@@ -133,16 +153,15 @@ class Scheduler:
 
     def charge(self, flow: Flow, *, is_last: bool = False) -> None:
         """Account for the frame of the flow that `next` returned last, and let it leave."""
+        if flow is self._lone:
+            self._lone_has_sent = True
+            if is_last:
+                self._lone = None
+                self.ready = 0
+                flow.is_ready = False
+            return
         queue = self._classes[flow.rank]
         queue.deficit -= 1
-        if is_last and not queue.old and len(queue.new) == 1:
-            # The usual case, alone and with one frame: what rotating and leaving come to.
-            queue.new.clear()
-            queue.in_a_row += 1
-            queue.ready -= 1
-            self.ready -= 1
-            flow.is_ready = flow.is_listed = False
-            return
         queue.rotate(flow)
         if is_last:
             self.leave(flow)

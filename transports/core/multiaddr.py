@@ -32,6 +32,9 @@ MAX_COMPONENTS = 32
 MAX_NAME = 253
 """Characters of a domain name (RFC 1035, without the root's dot)."""
 
+TERMINAL = "unix"
+"""The protocol that nothing can follow: its path takes the rest of the text."""
+
 MAX_DIGEST = 64
 """Bytes of a certificate hash: SHA-512; certificates are hashed with SHA-256 today."""
 
@@ -118,7 +121,10 @@ class Multiaddr:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Multiaddr:
-        """Parse the binary form; raises AddressError, also for a protocol that is not known."""
+        """Parse the binary form; raises AddressError, also for a protocol that is not known.
+
+        Whatever its text would not lead back to is refused.
+        """
         if len(data) > MAX_LENGTH:
             raise AddressError(f"an address of more than {MAX_LENGTH} bytes")
         components: list[Component] = []
@@ -135,6 +141,8 @@ class Multiaddr:
             if len(value) < size:
                 raise AddressError("an address that ends within a component")
             offset += size
+            if components and components[-1].name == TERMINAL:
+                raise AddressError(f"an address that goes on after /{TERMINAL}")
             components.append(Component(codec.name, value))
         return cls(tuple(components))
 
@@ -270,7 +278,7 @@ def _parse_component(text: str, parts: list[str]) -> tuple[Component, list[str]]
         raise AddressError(f"{text!r}: unknown protocol {parts[0]!r}")
     if not codec.size:
         return Component(name), parts[1:]
-    is_path = name == "unix"  # It takes the rest of the text.
+    is_path = name == TERMINAL
     value = "/" + "/".join(parts[1:]) if is_path else "".join(parts[1:2])
     try:
         return Component(name, codec.to_bytes(value)), [] if is_path else parts[2:]

@@ -288,7 +288,6 @@ class NoiseSession:
 
     __slots__ = (
         "_decrypt",
-        "_encrypt",
         "_encrypt_into",
         "_failure",
         "_partial",
@@ -304,9 +303,7 @@ class NoiseSession:
         send_nonce: int = 0,
         receive_nonce: int = 0,
     ) -> None:
-        sender = ChaCha20Poly1305(send_key)
-        self._encrypt = sender.encrypt
-        self._encrypt_into = sender.encrypt_into
+        self._encrypt_into = ChaCha20Poly1305(send_key).encrypt_into
         self._decrypt = ChaCha20Poly1305(receive_key).decrypt
         self._send_nonce = send_nonce
         self._receive_nonce = receive_nonce
@@ -318,9 +315,9 @@ class NoiseSession:
 
         Raises LocalProtocolError for another size, NoiseError once all 2^64 - 1 nonces are used.
         """
-        size = len(plaintext)
-        nonce = self._next_nonce(size)
-        return LENGTH.pack(size + TAG_SIZE) + self._encrypt(nonce, plaintext, None)
+        record = bytearray(len(plaintext) + OVERHEAD)
+        self.seal_into(plaintext, record)
+        return bytes(record)
 
     def seal_into(
         self, plaintext: bytes | bytearray | memoryview, buffer: bytearray | memoryview
@@ -334,9 +331,14 @@ class NoiseSession:
         end = size + OVERHEAD
         if end > len(buffer):
             raise LocalProtocolError(f"a record of {end} bytes, a buffer of {len(buffer)}")
-        nonce = self._next_nonce(size)
+        if not 0 < size <= MAX_PLAINTEXT:
+            raise LocalProtocolError(f"a record holds 1..{MAX_PLAINTEXT} bytes, not {size}")
+        nonce = self._send_nonce
+        if nonce >= _NONCES:
+            raise NoiseError("every nonce of the session is used")
+        self._send_nonce = nonce + 1
         LENGTH.pack_into(buffer, 0, size + TAG_SIZE)
-        self._encrypt_into(nonce, plaintext, None, memoryview(buffer)[2:end])
+        self._encrypt_into(_pack_nonce(nonce), plaintext, None, memoryview(buffer)[2:end])
         return end
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[bytes]:
@@ -368,15 +370,6 @@ class NoiseSession:
         """Learn that the peer sends no more; raises NoiseError if that cuts a record."""
         if self._partial and self._failure is None:
             self._fail("the peer closed the stream within a record")
-
-    def _next_nonce(self, size: int) -> bytes:
-        if not 0 < size <= MAX_PLAINTEXT:
-            raise LocalProtocolError(f"a record holds 1..{MAX_PLAINTEXT} bytes, not {size}")
-        nonce = self._send_nonce
-        if nonce >= _NONCES:
-            raise NoiseError("every nonce of the session is used")
-        self._send_nonce = nonce + 1
-        return _pack_nonce(nonce)
 
     def _fill(self, view: memoryview) -> int:
         """Move into the partial record what it lacks, and say how many bytes that were."""

@@ -25,11 +25,6 @@ class ReceiveBuffer:
     def __len__(self) -> int:
         return self.size
 
-    @property
-    def first(self) -> int:
-        """Bytes of the first piece; there must be one."""
-        return len(self._pieces[0])
-
     def append(self, data: memoryview) -> None:
         """Add `data` at the end: a slice of bytes, or of what may change afterwards."""
         size = len(data)
@@ -40,11 +35,12 @@ class ReceiveBuffer:
             is_kept = type(whole) is bytes and size >= KEPT_PART * len(whole)
             pieces.append(data if is_kept else bytes(data))
             return
-        last = pieces[-1] if pieces else None
-        if isinstance(last, bytearray) and len(last) < PIECE:
+        if not pieces:
+            pieces.append(bytes(data))
+        elif isinstance(last := pieces[-1], bytearray) and len(last) < PIECE:
             last += data
         else:
-            pieces.append(bytearray(data) if pieces else bytes(data))
+            pieces.append(bytearray(data))
 
     def prepend(self, data: bytes) -> None:
         """Put bytes back at the front."""

@@ -34,7 +34,7 @@ from .timekeeper import Timekeeper
 from .wire import GoAwayCode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from anyio.abc import ByteStream
 
@@ -360,10 +360,11 @@ class YamuxConnection:
             self._socket.pause_reading()
         return self._closed is None or self._lingers
 
-    def _take(self, records: Iterable[bytes]) -> None:
+    def _take(self, records: Sequence[bytes]) -> None:
         machine, now = self.machine, self.clock()
+        # One record has but one event a stream of this kind.
         held_back: list[YamuxStream] = []
-        self.held_back = held_back
+        self.held_back = held_back if len(records) > 1 else None
         try:
             for plaintext in records:
                 if events := machine.receive_data(plaintext, now):

@@ -9,7 +9,7 @@ dead: it sends its go-away and nothing else.
 from __future__ import annotations
 
 from math import inf
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from ..core.errors import LocalProtocolError, RemoteProtocolError
 from ..core.interfaces import Priority, Side
@@ -171,24 +171,24 @@ class YamuxMachine:
 
     def take(self, stream: StreamState, max_bytes: int, now: float) -> bytes:
         """Remove up to `max_bytes` received bytes, and grant credit when it is due."""
-        self._table.count(stream, -min(max_bytes, stream.received.size))
         data = stream.received.take(max_bytes)
+        self._table.count(stream, -len(data))
         if stream.step is not None or stream.granted + stream.received.size <= stream.window >> 1:
             self._grant(stream, now)
         return data
 
     def take_piece(self, stream: StreamState, max_bytes: int, now: float) -> memoryview:
         """Do the same with what came in one frame, without a copy; there must be something."""
-        self._table.count(stream, -min(max_bytes, stream.received.first))
         data = stream.received.take_piece(max_bytes)
+        self._table.count(stream, -len(data))
         if stream.step is not None or stream.granted + stream.received.size <= stream.window >> 1:
             self._grant(stream, now)
         return data
 
     def unread(self, stream: StreamState, data: bytes) -> None:
         """Put bytes back in front of those received; they cost no credit a second time."""
-        self._table.count(stream, len(data))
         stream.received.prepend(data)
+        self._table.count(stream, len(data))
 
     def close(self, stream: StreamState, now: float) -> None:
         """Finish sending, and drop what still comes in; the peer has `LINGER` seconds to finish."""
@@ -319,7 +319,7 @@ class YamuxMachine:
     @property
     def is_flushed(self) -> bool:
         """Whether nothing but a go-away is left to send."""
-        return not (self._control or self._announce or self.queued)
+        return not (self.queued or self._control or self._announce)
 
     @property
     def is_finished(self) -> bool:
@@ -403,7 +403,7 @@ class YamuxMachine:
         """Return the usual record: one frame, with all that the only busy stream has; else nothing."""
         flow = self._scheduler.next()
         assert flow is not None
-        stream = cast("StreamState", flow.owner)
+        stream: StreamState = flow.owner
         size = stream.queued
         if size > max_bytes - HEADER_SIZE or size > stream.credit or len(stream.queue) > 1:
             return b""
@@ -425,7 +425,7 @@ class YamuxMachine:
             flow = scheduler.next(lowest)
             if flow is None:
                 break
-            stream = cast("StreamState", flow.owner)
+            stream: StreamState = flow.owner
             most = largest if scheduler.ready > 1 else max_bytes
             # Where frames have to be short anyway, records are filled all the same.
             if not (length := stream.next_frame(room, may_cut=not size or most < max_bytes)):
@@ -491,6 +491,8 @@ class YamuxMachine:
                 offset += length
                 if self._body_left:
                     return
+            if offset == end:
+                return
             if end - offset < HEADER_SIZE or len(self._control) >= MAX_CONTROL:
                 self._partial = bytes(view[offset:])
                 return
@@ -612,8 +614,8 @@ class YamuxMachine:
         if stream.reset_code is None and not stream.discards:
             if not stream.received.size:
                 self._events.append(DataReceived(stream))
-            self._table.count(stream, length)
             stream.received.append(body)
+            self._table.count(stream, length)
             stream.bytes_received += length
 
     def _remove(self, stream: StreamState) -> None:
@@ -635,8 +637,9 @@ class YamuxMachine:
         self._events.append(StreamWasReset(stream))
 
     def _drop_received(self, stream: StreamState) -> None:
-        self._table.count(stream, -stream.received.size)
+        dropped = stream.received.size
         stream.received.clear()
+        self._table.count(stream, -dropped)
 
     def _resume_opening(self) -> None:
         if self._open_waits and self.can_open:

@@ -128,14 +128,14 @@ class FastWay:
         while self._handler is not None and not (self.is_paused or self._done.is_set):
             if stream.is_closed:
                 self._end(anyio.ClosedResourceError())
-            elif state.received:
+            elif state.received.size:
                 data = self._machine.take_piece(state, self._most(), stream.connection.clock())
                 if not self._handler(data):
                     self._end(None, has_enough=True)
             elif state.remote_fin:
                 self._end(None)
-            elif (error := stream.reset_error()) is not None:
-                self._end(error)
+            elif state.reset_code is not None:
+                self._end(stream.reset_error())
             else:
                 return
 

@@ -84,9 +84,9 @@ class StreamTable:
             self._count_open(RANK[priority], 1)
 
     def count(self, stream: StreamState, change: int) -> None:
-        """Account for unread bytes that come or go, before the stream's buffer changes."""
-        before = stream.received.size
-        after = before + change
+        """Account for unread bytes that have come to or gone from the stream's buffer."""
+        after = stream.received.size
+        before = after - change
         if before > INITIAL_WINDOW or after > INITIAL_WINDOW:
             self.grown += max(after, INITIAL_WINDOW) - max(before, INITIAL_WINDOW)
         self.unread += change

@@ -343,6 +343,14 @@ ENCODED_PIECES = st.sampled_from([bytes(parse(f"/{rest}")) for rest in CODES])
 CODE_PIECES = st.sampled_from([encode_varint(code) for code in CODES.values()])
 
 
+def test_nothing_follows_a_path():
+    """Its text would be that of a longer path."""
+    path, other = (bytes(parse(each)) for each in ("/unix/tmp/socket", "/tcp/1"))
+    assert str(Multiaddr.from_bytes(other + path)) == "/tcp/1/unix/tmp/socket"
+    with pytest.raises(AddressError, match="after /unix"):
+        Multiaddr.from_bytes(path + other)
+
+
 @given(st.lists(ENCODED_PIECES | CODE_PIECES | st.binary(max_size=6), max_size=6).map(b"".join))
 def test_random_bytes(data):
     try:

@@ -60,7 +60,7 @@ def test_it_is_a_queue_of_bytes(steps):
                 model = model[argument:]
             case "piece":
                 if model:
-                    first = buffer.first
+                    first = len(buffer._pieces[0])
                     piece = buffer.take_piece(argument)
                     assert len(piece) == min(first, argument)
                     kept.append((piece, model[: len(piece)]))
