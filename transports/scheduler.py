@@ -26,8 +26,8 @@ class Flow:
 
     __slots__ = ("is_listed", "is_ready", "owner", "rank")
 
-    def __init__(self, owner: Any, priority: Priority) -> None:
-        self.owner = owner
+    def __init__(self, owner: object, priority: Priority) -> None:
+        self.owner: Any = owner
         self.rank = RANK[priority]
         self.is_ready = False
         self.is_listed = False

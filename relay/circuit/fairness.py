@@ -49,6 +49,8 @@ class FairShare(Generic[Source, Ticket]):
     def __init__(self, bandwidth: float | None, now: float) -> None:
         self._bandwidth = bandwidth
         self._round = QUANTUM if bandwidth is None else max(bandwidth * ROUND, LEAST_CHUNK)
+        self.chunk = int(min(self._round, LARGEST_CHUNK))
+        """Bytes that a source may move before it asks again."""
         self._circuits: Counter[Source] = Counter()
         self._balance: dict[Source, float] = {}
         self._waiting: dict[Source, deque[Ticket]] = {}
@@ -59,11 +61,6 @@ class FairShare(Generic[Source, Ticket]):
         self._counted_since = now
         # Until when the line is busy with what was given out.
         self._busy_until = now
-
-    @property
-    def chunk(self) -> int:
-        """Bytes that a source may move before it asks again."""
-        return int(min(self._round, LARGEST_CHUNK))
 
     def join(self, source: Source) -> None:
         """Count a circuit of a source."""

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -405,13 +406,13 @@ class RelayServer:
     async def _carry(self, near: Stream, far: Stream, source: PeerId, target: PeerId) -> None:
         began = self._clock()
         circuit = Circuit(source, target, began)
-        account, meter = self.meter.begin(source), self.meter
+        account = self.meter.begin(source)
         splice = Splice(
             circuit,
             limits=self.limits,
             turns=self._turns,
             clock=self._clock,
-            count=lambda size, now: meter.count(account, size, now),
+            count=partial(self.meter.count, account),
         )
         self._open[circuit] = None
         self._owner.circuit_opened(circuit)

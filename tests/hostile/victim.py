@@ -182,7 +182,7 @@ def held(connection: YamuxConnection) -> int:
         machine.unread_bytes
         + machine.queued
         + len(machine._partial)
-        + sum(map(len, machine._control))
+        + sum(map(len, machine._control.frames))
         + len(connection._session._partial)
         + len(connection._unsent or b"")
     )

@@ -27,7 +27,7 @@ from .events import (
     StreamOpened,
     StreamWasReset,
 )
-from .records import RECORD, kept, largest_on, seal_for
+from .records import FLUSH_SIZE, IDLE_SOCKET, RECORD, WORTH_SENDING, kept, largest_on, seal_for
 from .roundtrips import RoundTrips
 from .stream import YamuxStream
 from .timekeeper import Timekeeper
@@ -48,18 +48,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Bytes waiting that are worth a system call of their own; less is gathered for a turn of the loop.
-WORTH_SENDING = 32_768
-# Seconds since the last flush after which the socket is likely idle, so that waiting gains nothing.
-IDLE_SOCKET = 0.0001
-# Bytes that one call hands to the socket before the other tasks of the loop get their turn.
-FLUSH_SIZE = 262_144
 # Seconds that closing waits for what is queued.
 CLOSE_TIMEOUT = 1.0
-# Seconds, and round trips if those are more, that it waits for the peer to close, too, in the
-# background: a socket closed while bytes come in resets the path, and our last words are lost.
-LINGER_TIME = 0.3
-LINGER_ROUND_TRIPS = 3
 
 
 class YamuxConnection:
@@ -362,9 +352,8 @@ class YamuxConnection:
 
     def _take(self, records: Sequence[bytes]) -> None:
         machine, now = self.machine, self.clock()
-        # One record has but one event a stream of this kind.
         held_back: list[YamuxStream] = []
-        self.held_back = held_back if len(records) > 1 else None
+        self.held_back = held_back if len(records) > 1 else None  # one has but one event a stream
         try:
             for plaintext in records:
                 if events := machine.receive_data(plaintext, now):
@@ -432,9 +421,8 @@ class YamuxConnection:
             size = len(data)
             if self._ahead:
                 data, self._ahead = memoryview(self._ahead + data), b""
-            is_last = machine.is_closing and (
-                machine.is_finished or (machine.has_farewell and machine.is_flushed)
-            )
+            ends = machine.local_go_away is not None
+            is_last = ends and (machine.is_finished or machine.is_flushed)
             sent = (sock.send_last_nowait if is_last else sock.send_nowait)(data)
             self._bytes_sent += size
             if sent < len(data):
@@ -442,7 +430,7 @@ class YamuxConnection:
                 self.wake_writer()
                 return
             budget -= size
-            if not machine.has_control and not machine.has_farewell:
+            if not (ends or machine.has_control):
                 if not machine.queued:
                     return
                 if machine.queued < leave or budget <= 0:
@@ -600,8 +588,7 @@ class YamuxConnection:
         if self._lingers and self._socket is not None and not self._has_ended_sending:
             self._has_ended_sending = True
             self._socket.end_sending()
-            wait = max(LINGER_TIME, LINGER_ROUND_TRIPS * (self._round_trips.mean or 0.0))
-            deadline = anyio.current_time() + min(wait, CLOSE_TIMEOUT)
+            deadline = anyio.current_time() + min(self._round_trips.linger_time, CLOSE_TIMEOUT)
             self._reading.deadline = min(self._reading.deadline, deadline)
 
     def _close_if_drained(self) -> None:

@@ -29,6 +29,9 @@ JUDGED_WINDOW = 2**20
 # Seconds beyond the round trip that a peer may be ahead of a reader that sets the pace: covers the
 # jitter of two event loops, and is what may queue up on the way.
 STEP_ROOM = 0.003
+# Four frames of this size, with headers, fill the driver's record of 65 448 bytes. A stream that is
+# alone fills the record with one frame: a frame cannot be cut once its record is sealed anyway.
+LARGEST_FRAME = 16_350
 # What `send` takes into the stream's queue beyond what was sent: enough to fill four records.
 SEND_QUEUE = 262_144
 # Beyond this much in the queues of all its streams, a connection lets each have only a little more,
@@ -174,6 +177,15 @@ class StreamState:
     def is_sendable(self) -> bool:
         """Whether a data frame could be sent now."""
         return self.queued > 0 and self.credit > 0
+
+    def is_one_frame(self, room: int) -> bool:
+        """Say whether all that is queued is one piece that can be sent, and nothing comes of it."""
+        return (
+            self.queued <= room
+            and self.queued <= self.credit
+            and len(self.queue) == 1
+            and not (self.stalled or self.fin_queued)
+        )
 
     def queue_room(self, connection_queued: int) -> int:
         """Return how many bytes may be queued, given what all streams have queued together."""

@@ -9,13 +9,13 @@ dead: it sends its go-away and nothing else.
 from __future__ import annotations
 
 from math import inf
-from typing import TypeAlias
 
 from ..core.errors import LocalProtocolError, RemoteProtocolError
 from ..core.interfaces import Priority, Side
 from ..inflight import InFlightLimit
 from ..scheduler import LOWEST_RANK, Scheduler
 from .config import YamuxConfig
+from .control import ControlQueue, Parts, Pings
 from .events import (
     DataReceived,
     Event,
@@ -27,7 +27,7 @@ from .events import (
     StreamOpened,
     StreamWasReset,
 )
-from .flow import LINGER, SEND_QUEUE, NodeBudget, StreamState
+from .flow import LARGEST_FRAME, LINGER, SEND_QUEUE, NodeBudget, StreamState
 from .guard import FloodGuard
 from .keepalive import KeepAlive
 from .table import StreamTable
@@ -50,16 +50,6 @@ from .wire import (
     ping,
     window_update,
 )
-
-# Four frames of this size, with headers, fill the driver's record of 65 448 bytes. A stream that is
-# alone fills the record with one frame: a frame cannot be cut once its record is sealed anyway.
-LARGEST_FRAME = 16_350
-# Seconds that an acknowledgement waits for data to ride on; peers allow 256 without any.
-ACK_DELAY = 0.005
-# Pongs and resets that may wait for the socket; beyond, reading waits too (see `is_congested`).
-MAX_CONTROL = 64
-
-_Parts: TypeAlias = "list[bytes | bytearray | memoryview]"
 
 
 class YamuxMachine:
@@ -87,20 +77,16 @@ class YamuxMachine:
         self._open_waits = False
         self._backlog = 0
         self._scheduler = Scheduler()
-        # Output: go-away, pongs and resets, then streams with credit to grant or flags to send.
-        self._go_away: int | None = None
+        self.local_go_away: int | None = None
         self._go_away_sent = False
         self._dead = False
-        self._control: list[bytes] = []  # at most MAX_CONTROL: a deque would take more
-        self._announce: dict[StreamState, int] = {}
-        self._acks: dict[StreamState, float] = {}  # until when each waits for data
+        self._control = ControlQueue()
         self._events: list[Event] = []
         self._partial = b""  # input: a header that is not whole, then what is left of a body
         self._body_left = 0
         self._body_stream: StreamState | None = None
         self._body_flags = 0
-        self._pings: dict[int, float] = {}  # value -> when it was sent
-        self._next_ping = 0
+        self._pings = Pings()
         self._keepalive = KeepAlive(now, self.config)
 
     # Commands
@@ -123,7 +109,7 @@ class YamuxMachine:
     @property
     def is_closing(self) -> bool:
         """Whether either side has said go-away, or the session is dead."""
-        return self._dead or self._go_away is not None or self.remote_go_away is not None
+        return self._dead or self.local_go_away is not None or self.remote_go_away is not None
 
     def open_stream(self, now: float, priority: Priority = Priority.MEDIUM) -> StreamState:
         """Open a stream; its first frame says so.
@@ -139,7 +125,7 @@ class YamuxMachine:
         self._next_id += 2
         stream.flags = SYN
         self._table.add(stream)
-        self._announce[stream] = 0
+        self._control.announce(stream)
         return stream
 
     def accept(self, stream: StreamState, now: float) -> None:
@@ -147,7 +133,7 @@ class YamuxMachine:
         self._backlog -= 1
         if stream.is_open:
             stream.flags = ACK
-            self._acks[stream] = now + ACK_DELAY
+            self._control.acknowledge(stream, now)
 
     def send(self, stream: StreamState, data: memoryview) -> int:
         """Queue bytes and return how many were taken; SendResumed tells when more are.
@@ -167,7 +153,7 @@ class YamuxMachine:
         if not stream.fin_queued and stream.reset_code is None:
             stream.fin_queued = True
             if not stream.queued:
-                self._announce.setdefault(stream, 0)
+                self._control.announce(stream)
 
     def take(self, stream: StreamState, max_bytes: int, now: float) -> bytes:
         """Remove up to `max_bytes` received bytes, and grant credit when it is due."""
@@ -203,7 +189,7 @@ class YamuxMachine:
         self._drop_received(stream)
         if stream.is_open:
             if not stream.flags & SYN:
-                self._control.append(window_update(RST, stream.id, code))
+                self._control.frames.append(window_update(RST, stream.id, code))
             self._end(stream, code, remote=False, keep=False)
         return self.events()
 
@@ -218,21 +204,17 @@ class YamuxMachine:
 
         Beyond `MAX_CONTROL` unanswered ones, the last of them serves again.
         """
-        if len(self._pings) >= MAX_CONTROL:
-            return next(reversed(self._pings))
-        value = self._send_ping()
-        self._pings[value] = now
-        return value
+        return self._pings.measure(self._control, now)
 
     def go_away(self, code: int = GoAwayCode.NORMAL) -> None:
         """Say go-away once what is queued has been sent; no stream opens from now on."""
-        if self._go_away is None:
-            self._go_away = code
+        if self.local_go_away is None:
+            self.local_go_away = code
 
     def abort(self, code: int = GoAwayCode.NORMAL) -> None:
         """Drop all that is queued; the go-away is the last thing sent."""
         if not self._dead:
-            self._go_away = code
+            self.local_go_away = code
         self._dead = True
 
     def shed(self, least: int = 0) -> list[Event]:
@@ -259,7 +241,9 @@ class YamuxMachine:
             raise
         events, self._events = self._events, []
         # Every stream may keep its first window.
-        while self._table.grown > self.config.receive_budget and (shed := self.shed(INITIAL_WINDOW)):
+        while self._table.grown > self.config.receive_budget and (
+            shed := self.shed(INITIAL_WINDOW)
+        ):
             events += shed
         return events
 
@@ -280,9 +264,7 @@ class YamuxMachine:
             return []
         self.inflight.handle_timeout(now)
         events = [event for stream in self._table.overdue(now) for event in self.reset(stream)]
-        if self._acks and now >= next(iter(self._acks.values())):
-            self._announce |= {s: 0 for s in self._acks if s not in self._announce}
-            self._acks.clear()
+        self._control.handle_timeout(now)
         try:
             if now >= self._keepalive.due and self._keepalive.check(now, self.last_received_at):
                 self.ping(now)
@@ -296,7 +278,7 @@ class YamuxMachine:
     @property
     def is_congested(self) -> bool:
         """Whether so much control waits for the socket that the peer must not be read."""
-        return len(self._control) >= MAX_CONTROL
+        return self._control.is_full
 
     @property
     def is_held_up(self) -> bool:
@@ -304,27 +286,27 @@ class YamuxMachine:
 
         `receive_data(b"")` goes on with these.
         """
-        return len(self._control) >= MAX_CONTROL or len(self._partial) >= HEADER_SIZE
+        return len(self._partial) >= HEADER_SIZE or self._control.is_full
 
     @property
     def has_control(self) -> bool:
         """Whether something is to be sent that must not wait for more."""
-        return bool(self._control or self._announce)
+        return bool(self._control.announced or self._control.frames)
 
     @property
     def has_farewell(self) -> bool:
         """Whether a go-away waits to be sent, after all else."""
-        return self._go_away is not None and not self._go_away_sent
+        return self.local_go_away is not None and not self._go_away_sent
 
     @property
     def is_flushed(self) -> bool:
         """Whether nothing but a go-away is left to send."""
-        return not (self.queued or self._control or self._announce)
+        return not (self.queued or self._control.announced or self._control.frames)
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing will be sent again: the go-away is out, or the path is gone."""
-        return self._go_away_sent or (self._dead and self._go_away is None)
+        return self._go_away_sent or (self._dead and self.local_go_away is None)
 
     @property
     def has_news(self) -> bool:
@@ -340,74 +322,64 @@ class YamuxMachine:
         """When `handle_timeout` is due; never once the machine is dead."""
         if self._dead:
             return inf
-        due = next(iter(self._acks.values()), self._keepalive.due)
-        return min(due, self._keepalive.due, self.inflight.next_timeout(), self._table.next_overdue)
+        due = min(self._control.next_due, self._keepalive.due)
+        return min(due, self.inflight.next_timeout(), self._table.next_overdue)
 
     def data_to_send(self, max_bytes: int, now: float) -> bytes:
         """Return the plaintext of one record, at most `max_bytes` (>= 64) long; empty if none.
 
         Control first, then frames as scheduled; it ends after its first HIGH frame.
         """
-        if self._go_away is not None and self.has_farewell and (self._dead or self.is_flushed):
+        if self.local_go_away is not None and self.has_farewell and (self._dead or self.is_flushed):
             self._go_away_sent = True
-            return go_away(self._go_away)
+            return go_away(self.local_go_away)
         if self._dead:
             return b""
-        inflight = self.inflight
-        if self._scheduler.ready == 1 and not (self._control or self._announce or self._acks):
-            if not self._table.is_mixed and (frame := self._lone_frame(max_bytes)):
-                if inflight.is_active:
-                    inflight.deactivate()
-                inflight.written(len(frame), now)
-                return frame
-        parts: _Parts = []
+        inflight, control = self.inflight, self._control
+        if (
+            self._scheduler.ready == 1
+            and not (self._table.is_mixed or control.announced or control.frames or control.acks)
+            and (frame := self._lone_frame(max_bytes))
+        ):
+            if inflight.is_active:
+                inflight.deactivate()
+            inflight.written(len(frame), now)
+            return frame
+        parts: Parts = []
         lowest, room = LOWEST_RANK, max_bytes
         if not self._table.is_mixed:
             if inflight.is_active:
                 inflight.deactivate()
         elif not inflight.is_free(now):
             inflight.activate(now, is_busy=self.queued >= SEND_QUEUE)
-            if inflight.marker_due() and inflight.mark(self._send_ping(), now):
-                max_bytes = HEADER_SIZE * len(self._control)
+            if inflight.marker_due() and inflight.mark(self._pings.next_value(control), now):
+                max_bytes = HEADER_SIZE * len(control.frames)
             room = inflight.record_size(max_bytes)
             lowest = LOWEST_RANK if inflight.room(now) > 0 else self._table.highest_open
         size = self._put_control(parts, max_bytes) if self.has_control else 0
         size = self._put_frames(parts, size, room, inflight.frame_size(LARGEST_FRAME), lowest)
-        if self._acks and parts:
-            size = self._put_acks(parts, size, max_bytes)
+        if control.acks and parts:
+            size += control.put_acks(parts, max_bytes - size)
         inflight.written(size, now)
         return b"".join(parts)
 
     # Sending
 
-    def _put_control(self, parts: _Parts, room: int) -> int:
+    def _put_control(self, parts: Parts, room: int) -> int:
         """Pongs and resets, then window updates and flags that have no data to ride on."""
-        size = 0
-        while self._control and size + HEADER_SIZE <= room:
-            parts.append(self._control.pop(0))
-            size += HEADER_SIZE
-        while self._announce and size + 2 * HEADER_SIZE <= room:
-            stream = next(iter(self._announce))
-            credit = self._announce.pop(stream)
-            if credit or (stream.flags and not stream.is_sendable):
-                parts.append(window_update(stream.flags, stream.id, credit))
-                stream.flags = 0
-                size += HEADER_SIZE
-            if stream.fin_queued and not stream.queued and not stream.fin_sent:
-                parts.append(window_update(FIN, stream.id, 0))
-                size += HEADER_SIZE
-                self._sent_fin(stream)
+        size, finished = self._control.put(parts, room)
+        for stream in finished:
+            if stream.remote_fin:
+                self._remove(stream)
         return size
 
     def _lone_frame(self, max_bytes: int) -> bytes:
-        """Return the usual record: one frame, with all that the only busy stream has; else nothing."""
+        """Return the usual record, if it is that: all of the only busy stream, in one frame."""
         flow = self._scheduler.next()
         assert flow is not None
         stream: StreamState = flow.owner
         size = stream.queued
-        if size > max_bytes - HEADER_SIZE or size > stream.credit or len(stream.queue) > 1:
-            return b""
-        if stream.stalled or stream.fin_queued:
+        if not stream.is_one_frame(max_bytes - HEADER_SIZE):
             return b""
         header = HEADER.pack(VERSION, DATA, stream.flags, stream.id, size)
         stream.flags = 0
@@ -418,7 +390,7 @@ class YamuxMachine:
         return header + data
 
     def _put_frames(
-        self, parts: _Parts, size: int, max_bytes: int, largest: int, lowest: int
+        self, parts: Parts, size: int, max_bytes: int, largest: int, lowest: int
     ) -> int:
         scheduler = self._scheduler
         while (room := max_bytes - size - HEADER_SIZE) > 0:
@@ -443,32 +415,12 @@ class YamuxMachine:
                 self._events.append(SendResumed(stream))
             if stream.fin_queued and not stream.queued:
                 # A FIN is a frame of its own: js drops the payload of one that has both.
-                self._announce.setdefault(stream, 0)
+                self._control.announce(stream)
             if flow.rank == 0 or not scheduler.ready:
                 break
-        if self._announce:
+        if self._control.announced:
             size += self._put_control(parts, max_bytes - size)
         return size
-
-    def _put_acks(self, parts: _Parts, size: int, max_bytes: int) -> int:
-        """Acknowledgements that found no data to ride on go along in a frame of their own."""
-        while self._acks and size + HEADER_SIZE <= max_bytes:
-            stream, _ = self._acks.popitem()
-            if stream.flags:
-                parts.append(window_update(stream.flags, stream.id, 0))
-                stream.flags = 0
-                size += HEADER_SIZE
-        return size
-
-    def _send_ping(self) -> int:
-        value, self._next_ping = self._next_ping, (self._next_ping + 1) & 0xFFFF_FFFF
-        self._control.append(ping(SYN, value))
-        return value
-
-    def _sent_fin(self, stream: StreamState) -> None:
-        stream.fin_sent = True
-        if stream.remote_fin:
-            self._remove(stream)
 
     # Receiving
 
@@ -476,7 +428,7 @@ class YamuxMachine:
         if not stream.remote_fin and stream.reset_code is None:
             may_grow = self._table.grown + stream.window <= self.config.receive_budget
             if credit := stream.replenish(now, self.inflight.min_rtt, may_grow=may_grow):
-                self._announce[stream] = self._announce.get(stream, 0) + credit
+                self._control.announce(stream, credit)
 
     def _parse(self, data: bytes, now: float) -> None:
         if self._partial:
@@ -493,31 +445,28 @@ class YamuxMachine:
                     return
             if offset == end:
                 return
-            if end - offset < HEADER_SIZE or len(self._control) >= MAX_CONTROL:
+            if end - offset < HEADER_SIZE or self._control.is_full:
                 self._partial = bytes(view[offset:])
                 return
             version, kind, flags, stream_id, length = HEADER.unpack_from(data, offset)
             offset += HEADER_SIZE
             if version != VERSION:
                 raise RemoteProtocolError(f"yamux version {version} instead of {VERSION}")
-            if kind == DATA and not flags and 0 < length <= end - offset:
+            if (
+                kind == DATA
+                and not flags
+                and 0 < length <= end - offset
+                and (stream := self.streams.get(stream_id)) is not None
+            ):
                 # The usual case: a frame in one piece, about nothing else.
-                if (stream := self.streams.get(stream_id)) is not None:
-                    stream.use_grant(length)
-                    self._accept(stream, view[offset : offset + length], length)
-                elif not stream_id:
-                    raise _no_stream()
+                stream.use_grant(length)
                 self._guard.exchanged += 1
+                self._accept(stream, view[offset : offset + length], length)
                 offset += length
             elif kind <= WINDOW_UPDATE:
                 self._receive_frame(kind, flags, stream_id, length, now)
-            elif kind == PING:
-                self._receive_ping(flags, length, now)
-            elif kind == GO_AWAY:
-                self.remote_go_away = length
-                self._events.append(GoAwayReceived(length))
             else:
-                raise RemoteProtocolError(f"unknown yamux frame type {kind}")
+                self._receive_session_frame(kind, flags, length, now)
 
     def _receive_frame(self, kind: int, flags: int, stream_id: int, size: int, now: float) -> None:
         if flags & SYN:
@@ -525,12 +474,15 @@ class YamuxMachine:
         else:
             stream = self.streams.get(stream_id)
             if stream is None and not stream_id:
-                raise _no_stream()
+                raise RemoteProtocolError("a data frame or window update for stream 0")
         if flags & ACK and stream is not None:
             self._table.acknowledge(stream)
             self._resume_opening()
         if kind == DATA and size:
-            self._begin_body(stream, flags, size)
+            if stream is not None:
+                stream.use_grant(size)
+            self._guard.exchanged += 1
+            self._body_left, self._body_stream, self._body_flags = size, stream, flags
             return
         if not flags & (SYN | ACK | FIN | RST):
             self._guard.control += 1
@@ -539,12 +491,6 @@ class YamuxMachine:
                 self._receive_credit(stream, size)
             if flags & (FIN | RST):
                 self._receive_end(stream, flags, size)
-
-    def _begin_body(self, stream: StreamState | None, flags: int, length: int) -> None:
-        if stream is not None:
-            stream.use_grant(length)
-        self._guard.exchanged += 1
-        self._body_left, self._body_stream, self._body_flags = length, stream, flags
 
     def _receive_syn(self, stream_id: int, now: float) -> StreamState | None:
         if not stream_id or stream_id % 2 == self._next_id % 2:
@@ -555,10 +501,10 @@ class YamuxMachine:
         if (
             self._table.inbound >= config.max_inbound_streams
             or self._backlog >= config.accept_backlog
-            or self._go_away is not None
+            or self.local_go_away is not None
         ):
             self.streams_refused += 1
-            self._control.append(window_update(RST, stream_id, 0))
+            self._control.frames.append(window_update(RST, stream_id, 0))
             return None
         stream = StreamState(stream_id, Priority.MEDIUM, now, is_remote=True)
         self._backlog += 1
@@ -583,12 +529,18 @@ class YamuxMachine:
             if stream.fin_sent:
                 self._remove(stream)
 
-    def _receive_ping(self, flags: int, value: int, now: float) -> None:
+    def _receive_session_frame(self, kind: int, flags: int, value: int, now: float) -> None:
+        if kind == GO_AWAY:
+            self.remote_go_away = value
+            self._events.append(GoAwayReceived(value))
+            return
+        if kind != PING:
+            raise RemoteProtocolError(f"unknown yamux frame type {kind}")
         self._guard.control += 1
         if flags == SYN:
-            self._control.append(ping(ACK, value))
+            self._control.frames.append(ping(ACK, value))
         elif flags == ACK:
-            sent_at = self._pings.pop(value, None)
+            sent_at = self._pings.answered(value)
             if sent_at is None:
                 self.inflight.answered(value, now)
             else:
@@ -620,8 +572,7 @@ class YamuxMachine:
 
     def _remove(self, stream: StreamState) -> None:
         self._table.remove(stream)
-        self._announce.pop(stream, None)
-        self._acks.pop(stream, None)
+        self._control.forget(stream)
         self._resume_opening()
 
     def _end(self, stream: StreamState, code: int, *, remote: bool | None, keep: bool) -> None:
@@ -645,7 +596,3 @@ class YamuxMachine:
         if self._open_waits and self.can_open:
             self._open_waits = False
             self._events.append(OpenResumed())
-
-
-def _no_stream() -> RemoteProtocolError:
-    return RemoteProtocolError("a data frame or window update for stream 0")

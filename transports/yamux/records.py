@@ -1,4 +1,4 @@
-"""How large the records of a connection are, and where they are sealed."""
+"""How large the records of a connection are, when they go out, and where they are sealed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from ..noise.machine import NoiseSession
     from ..sockets import FastStream
 
+# Bytes waiting that are worth a system call of their own; less is gathered for a turn of the loop.
+WORTH_SENDING = 32_768
+# Seconds since the last flush after which the socket is likely idle, so that waiting gains nothing.
+IDLE_SOCKET = 0.0001
+# Bytes that one call hands to the socket before the other tasks of the loop get their turn.
+FLUSH_SIZE = 262_144
 # The plaintext of one record: below Noise's 65 519, so that a sealed record is one segment on
 # loopback (65 483 bytes), where a second one of a few bytes costs 13 % of the throughput.
 RECORD = 65_448

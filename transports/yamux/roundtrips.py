@@ -9,6 +9,11 @@ from ..wakeup import new_wakeup
 if TYPE_CHECKING:
     from ..wakeup import Wakeup
 
+# Seconds, and round trips if those are more, that a connection waits for the peer to close, too, in
+# the background: a socket closed while bytes come in resets the path, and the last words are lost.
+LINGER_TIME = 0.3
+LINGER_ROUND_TRIPS = 3
+
 
 class RoundTrips:
     """What the answered pings of a connection tell; times are in seconds.
@@ -20,6 +25,11 @@ class RoundTrips:
         self.mean = handshake
         self.jitter: float | None = None
         self._waiting: dict[int, list[_Probe]] = {}
+
+    @property
+    def linger_time(self) -> float:
+        """Seconds that closing waits for the peer."""
+        return max(LINGER_TIME, LINGER_ROUND_TRIPS * (self.mean or 0.0))
 
     async def wait(self, value: int) -> float | None:
         """Wait for the answer to the ping of this value; None if `end` came first."""

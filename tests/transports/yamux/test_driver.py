@@ -12,8 +12,8 @@ from isthmus.transports.core.errors import ConnectionClosed, StreamReset
 from isthmus.transports.core.interfaces import Priority, Side
 from isthmus.transports.sockets import loop_clock
 from isthmus.transports.testing.pair import open_pair, receive_all, receive_exactly
+from isthmus.transports.yamux.control import MAX_CONTROL
 from isthmus.transports.yamux.flow import NodeBudget
-from isthmus.transports.yamux.machine import MAX_CONTROL
 
 from . import frames
 from .ends import BIG, connected, connection, raw_pair, with_raw_peer
@@ -196,7 +196,7 @@ async def test_a_peer_that_pings_and_never_reads(path):
         with suppress(anyio.BrokenResourceError), anyio.move_on_after(1):
             while True:
                 await far.send(peer.seal(pings))
-                most = max(most, len(end.machine._control))
+                most = max(most, len(end.machine._control.frames))
         assert most <= 2 * MAX_CONTROL
 
 

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 from isthmus.transports.core.errors import LimitExceeded
 from isthmus.transports.core.interfaces import Priority, Side
 from isthmus.transports.yamux.config import YamuxConfig
+from isthmus.transports.yamux.control import MAX_CONTROL
 from isthmus.transports.yamux.events import (
     GoAwayReceived,
     SendResumed,
@@ -32,7 +33,7 @@ from isthmus.transports.yamux.flow import (
     NodeBudget,
     StreamState,
 )
-from isthmus.transports.yamux.machine import MAX_CONTROL, YamuxMachine
+from isthmus.transports.yamux.machine import YamuxMachine
 from isthmus.transports.yamux.wire import INITIAL_WINDOW
 
 BLOCK = random.Random(4).randbytes(1 << 17)
@@ -289,9 +290,9 @@ class Pair(RuleBasedStateMachine):
             assert table.is_mixed == (len(ranks) > 1)
             assert all(stream.is_open for stream in streams)
             assert set(table.lingering) <= set(streams)
-            assert set(machine._announce) <= set(streams)
-            assert set(machine._acks) <= set(streams)
-            assert len(machine._control) <= 2 * MAX_CONTROL + len(peer.ends)
+            assert set(machine._control.announced) <= set(streams)
+            assert set(machine._control.acks) <= set(streams)
+            assert len(machine._control.frames) <= 2 * MAX_CONTROL + len(peer.ends)
         assert self.budget.used == sum(p.machine.unread_bytes for p in self.peers.values())
 
     # The end
@@ -319,7 +320,7 @@ class Pair(RuleBasedStateMachine):
                     if not end.has_closed:
                         moved += end.state.unread
                         self.take_from(other, end, 2**30)
-            if not moved and not any(p.machine._acks for p in self.peers.values()):
+            if not moved and not any(p.machine._control.acks for p in self.peers.values()):
                 return
         raise AssertionError("the pair never comes to rest")
 

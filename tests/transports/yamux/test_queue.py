@@ -6,8 +6,8 @@ import pytest
 from isthmus.transports.core.interfaces import Side
 from isthmus.transports.yamux.buffer import PIECE
 from isthmus.transports.yamux.events import SendResumed
-from isthmus.transports.yamux.flow import CONNECTION_QUEUE, SEND_QUEUE, SMALL_QUEUE
-from isthmus.transports.yamux.machine import LARGEST_FRAME, YamuxMachine
+from isthmus.transports.yamux.flow import CONNECTION_QUEUE, LARGEST_FRAME, SEND_QUEUE, SMALL_QUEUE
+from isthmus.transports.yamux.machine import YamuxMachine
 
 from .frames import RST, WINDOW, WINDOW_UPDATE, Frame, data, drain, parse, update
 

@@ -6,6 +6,7 @@ import pytest
 from isthmus.transports.core.errors import LocalProtocolError, RemoteProtocolError
 from isthmus.transports.core.interfaces import Side
 from isthmus.transports.yamux.config import YamuxConfig
+from isthmus.transports.yamux.control import MAX_CONTROL
 from isthmus.transports.yamux.events import (
     DataReceived,
     GoAwayReceived,
@@ -15,7 +16,7 @@ from isthmus.transports.yamux.events import (
     StreamWasReset,
 )
 from isthmus.transports.yamux.flow import LINGER
-from isthmus.transports.yamux.machine import MAX_CONTROL, YamuxMachine
+from isthmus.transports.yamux.machine import YamuxMachine
 
 from .frames import ACK, FIN, RST, SYN, WINDOW, data, drain, go_away, parse, ping, update
 

@@ -6,9 +6,10 @@ import pytest
 from isthmus.transports.core.errors import LimitExceeded, LocalProtocolError
 from isthmus.transports.core.interfaces import Priority, Side
 from isthmus.transports.inflight import MARKER_TIMEOUT
+from isthmus.transports.yamux.control import ACK_DELAY, MAX_CONTROL
 from isthmus.transports.yamux.events import OpenResumed, SendResumed, StreamOpened, StreamWasReset
-from isthmus.transports.yamux.flow import CONNECTION_QUEUE, SEND_QUEUE, SMALL_QUEUE
-from isthmus.transports.yamux.machine import ACK_DELAY, LARGEST_FRAME, MAX_CONTROL, YamuxMachine
+from isthmus.transports.yamux.flow import CONNECTION_QUEUE, LARGEST_FRAME, SEND_QUEUE, SMALL_QUEUE
+from isthmus.transports.yamux.machine import YamuxMachine
 from isthmus.transports.yamux.wire import MAX_STREAM_ID
 
 from .frames import (
@@ -346,7 +347,7 @@ def test_unanswered_pings_are_bounded(dialer: YamuxMachine):
 
 
 def test_ping_values_wrap(dialer: YamuxMachine):
-    dialer._next_ping = 0xFFFF_FFFF
+    dialer._pings._next = 0xFFFF_FFFF
     assert [dialer.ping(0.0), dialer.ping(0.0)] == [0xFFFF_FFFF, 0]
 
 
