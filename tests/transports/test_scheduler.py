@@ -227,6 +227,47 @@ def test_a_flow_that_has_nothing_to_send_moves_silently():
     assert scheduler.next(0) is idle
 
 
+# One alone
+
+
+def test_a_flow_that_is_alone_is_listed_nowhere():
+    scheduler, (flow,) = Scheduler(), flows(Priority.LOW)
+    for _ in range(3):
+        scheduler.join(flow)
+        scheduler.join(flow)
+        assert scheduler.ready == 1
+        assert owners(serve(scheduler, 3)) == [0] * 3
+        scheduler.charge(flow, is_last=True)
+        assert (scheduler.ready, scheduler.next(), flow.is_ready) == (0, None, False)
+    scheduler.join(flow)
+    scheduler.leave(flow)
+    assert (scheduler.ready, scheduler.next(), flow.is_ready) == (0, None, False)
+    assert listed(scheduler) == 0
+
+
+@pytest.mark.parametrize("has_sent", [True, False])
+def test_a_flow_that_was_alone_is_new_to_those_that_join_until_it_has_sent(has_sent: bool):
+    scheduler, (first, second) = Scheduler(), flows(Priority.LOW, Priority.LOW)
+    scheduler.join(first)
+    serve(scheduler, int(has_sent))
+    scheduler.join(second)
+    assert scheduler.ready == 2
+    assert scheduler.next() is (second if has_sent else first)
+
+
+def test_a_flow_that_is_alone_moves_and_keeps_to_the_lowest_class_that_is_served():
+    scheduler, (flow, other) = Scheduler(), flows(Priority.LOW, Priority.MEDIUM)
+    scheduler.join(flow)
+    assert scheduler.next(1) is None
+    scheduler.move(flow, Priority.HIGH)
+    assert scheduler.next(0) is flow
+    scheduler.join(other)
+    assert owners(serve(scheduler, 12)) == [0] * 8 + [1] * 4
+    scheduler.leave(other)
+    assert owners(serve(scheduler, 2)) == [0] * 2
+    assert scheduler.ready == 1
+
+
 # Memory
 
 

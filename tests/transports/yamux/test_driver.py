@@ -200,6 +200,38 @@ async def test_a_peer_that_pings_and_never_reads(path):
         assert most <= 2 * MAX_CONTROL
 
 
+async def test_what_a_full_queue_of_answers_held_up_goes_on_by_itself(path):
+    """The peer sends once, and then only reads."""
+    count = 5 * MAX_CONTROL
+    pings = b"".join(frames.ping(frames.SYN, n) for n in range(count))
+    async with with_raw_peer(path) as (end, far, peer):
+        await far.send(peer.seal(pings + frames.data(2, b"after", frames.SYN)))
+        answered: list[int] = []
+        with anyio.fail_after(3):
+            while len(answered) < count:
+                for record in peer.receive_data(await far.receive()):
+                    found = [each for each in frames.parse(record) if each.kind == frames.PING]
+                    answered += [each.length for each in found if each.flags == frames.ACK]
+            stream = await end.accept_stream()
+            assert await stream.receive() == b"after"
+        assert answered == list(range(count))
+
+
+async def test_who_resets_many_streams_at_once_reads_on(path):
+    """The queue is as full as by a peer that does not read, for a moment."""
+    async with connected(path) as (near, far):
+        one, other = await open_pair(near, far)
+        many = [await open_pair(near, far) for _ in range(2 * MAX_CONTROL)]
+        with anyio.fail_after(3):
+            for _ in range(3):
+                for _, stream in many:
+                    stream.reset()
+                await one.send(b"ping")
+                assert await other.receive() == b"ping"
+                await other.send(b"pong")
+                assert await one.receive() == b"pong"
+
+
 async def test_the_fattest_stream_of_the_fattest_connection_goes(path):
     budget = NodeBudget(150_000)
     async with connected(path, budget=budget) as one, connected(path, budget=budget) as two:
