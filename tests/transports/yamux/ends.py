@@ -29,6 +29,7 @@ def tcp_pair():
         far, _ = server.accept()
     for each in (near, far):
         each.setblocking(False)
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return SocketStream(near), SocketStream(far)
 
 

@@ -217,19 +217,42 @@ async def test_what_a_full_queue_of_answers_held_up_goes_on_by_itself(path):
         assert answered == list(range(count))
 
 
-async def test_who_resets_many_streams_at_once_reads_on(path):
-    """The queue is as full as by a peer that does not read, for a moment."""
-    async with connected(path) as (near, far):
-        one, other = await open_pair(near, far)
-        many = [await open_pair(near, far) for _ in range(2 * MAX_CONTROL)]
-        with anyio.fail_after(3):
-            for _ in range(3):
-                for _, stream in many:
-                    stream.reset()
-                await one.send(b"ping")
-                assert await other.receive() == b"ping"
-                await other.send(b"pong")
-                assert await one.receive() == b"pong"
+async def until_nothing_moves(end):
+    moved = None
+    while moved != (moved := (end.statistics().bytes_sent, end.statistics().bytes_received)):
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_reading_stops_while_the_peer_reads_no_answers_and_goes_on_when_it_does(path):
+    count, size = 2 * MAX_CONTROL, 1 << 25
+    pings = b"".join(frames.ping(frames.SYN, n) for n in range(count))
+    async with with_raw_peer(path) as (end, far, peer), anyio.create_task_group() as tasks:
+        stream = await end.open_stream()
+        # More than all buffers on the way hold.
+        tasks.start_soon(stream.send, bytes(size))
+        await far.send(peer.seal(frames.update(1, 2 * size)))
+        asked = 0
+        while not end.machine.is_congested:
+            assert asked < 5 * count
+            await until_nothing_moves(end)
+            await far.send(peer.seal(pings))
+            asked += count
+            await until_nothing_moves(end)
+        before = end.statistics().bytes_received
+        last = peer.seal(frames.data(1, b"last"))
+        await far.send(last)
+        await until_nothing_moves(end)
+        assert end.statistics().bytes_received == before
+        pongs = 0
+        answer = b"\0\2\0\2\0\0\0\0"
+        with anyio.fail_after(10):
+            while pongs < asked or not stream.statistics().bytes_received:
+                for record in peer.receive_data(await far.receive()):
+                    pongs += record.count(answer)
+            assert await stream.receive() == b"last"
+        assert end.statistics().bytes_received == before + len(last)
+        tasks.cancel_scope.cancel()
 
 
 async def test_the_fattest_stream_of_the_fattest_connection_goes(path):
