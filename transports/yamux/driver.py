@@ -104,8 +104,7 @@ class YamuxConnection:
         self._is_held_up = False  # by answers that the peer does not read
         self.held_back: list[YamuxStream] | None = None  # those with little news in this chunk
         self._relieved: anyio.Event | None = None
-        self._draining = False
-        self._is_running = False
+        self._draining = self._is_running = False
         self._reading = anyio.CancelScope()
         self._has_read = self._has_ended_sending = False
         self._is_writer_at_rest = self._is_over = False
@@ -468,6 +467,7 @@ class YamuxConnection:
         """Take what waited for answers to be sent, and let the peer send more."""
         self._is_held_up = False
         self._take((b"",))
+        self.wake_writer()  # for what these call for: answers, data that was granted credit
         if not self.machine.is_congested:
             if self._socket is not None:
                 self._socket.resume_reading()

@@ -217,6 +217,25 @@ async def test_what_a_full_queue_of_answers_held_up_goes_on_by_itself(path):
         assert answered == list(range(count))
 
 
+@pytest.mark.parametrize("more", [1, MAX_CONTROL - 1])
+async def test_what_comes_after_a_full_queue_of_answers_is_answered(more: int, path):
+    """Too few to hold anything up again, and data that waited for the credit among them."""
+    count = 2 * MAX_CONTROL + more
+    pings = [frames.ping(frames.SYN, n) for n in range(count)]
+    async with with_raw_peer(path) as (end, far, peer):
+        stream = await end.open_stream()
+        await stream.send(bytes(frames.WINDOW + 8))
+        received = answered = 0
+        with anyio.fail_after(3):
+            while received < frames.WINDOW + 8 or answered < count:
+                for record in peer.receive_data(await far.receive()):
+                    for each in frames.parse(record):
+                        received += len(each.body)
+                        answered += each.flags == frames.ACK and each.kind == frames.PING
+                if received == frames.WINDOW and not answered:
+                    await far.send(peer.seal(b"".join((*pings, frames.update(stream.id, 8)))))
+
+
 async def until_nothing_moves(end):
     moved = None
     while moved != (moved := (end.statistics().bytes_sent, end.statistics().bytes_received)):
