@@ -136,12 +136,16 @@ def test_a_flood_of_announcements_is_bounded(lab, pair, home, start):
     victim = start(near)
     assert victim.peer_id
     liar = lab.add_host("liar", home)
+
+    def forged(count):
+        places = [f"/ip4/{liar.ip}/tcp/9/p2p/{forged_id()}" for _ in range(count)]
+        return b"".join(encode_text([Multiaddr.parse(each)]) for each in places)
+
+    # It listens for announcements a little later than for peers.
+    first = forged(1)
+    lab.until(lambda: announce(liar, first) or victim.events("peer_found"), what="the first one")
     for _ in range(10):
-        data = b"".join(
-            encode_text([Multiaddr.parse(f"/ip4/{liar.ip}/tcp/9/p2p/{forged_id()}")])
-            for _ in range(20)
-        )
-        announce(liar, data)
+        announce(liar, forged(20))
     lab.until(lambda: len(victim.events("peer_found")) == 60, timeout=5, what="the bound")
     lab.wait(2)
     assert len(victim.events("peer_found")) == 60
